@@ -1,0 +1,1 @@
+"""Midstream: a bidirectional WebSocket server for AI-agent runs."""
