@@ -12,7 +12,8 @@ from midstream_protocol.events import CancelMode, CorrectionMode
 from midstream_protocol.ids import ID_PATTERN
 from midstream_protocol.limits import MAX_CLIENT_TOOLS, MAX_INTEGER, MAX_TEXT_CHARS
 
-Id = Annotated[str, Meta(pattern=ID_PATTERN)]
+# `$` alone also accepts a trailing newline; the lookahead refuses it.
+Id = Annotated[str, Meta(pattern=ID_PATTERN + r"(?!\n)")]
 Seq = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 Reason = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
@@ -72,7 +73,7 @@ class CancelAfter(Struct, kw_only=True, frozen=True):
     cancel_after_s: Seconds
 
 
-class RunStart(CommandPayload):
+class RunStart(CommandPayload, kw_only=True, frozen=True):
     TYPE = "run.start"
     input: str | list[InputBlock]
     agent: Id | None = None
@@ -86,7 +87,7 @@ class RunStart(CommandPayload):
     metadata: dict[str, Any] | None = None
 
 
-class RunAttach(CommandPayload):
+class RunAttach(CommandPayload, kw_only=True, frozen=True):
     TYPE = "run.attach"
     since_seq: Seq = 0
     epoch: str | None = None
@@ -94,18 +95,18 @@ class RunAttach(CommandPayload):
     client_tools: ClientTools | None = None
 
 
-class RunDetach(CommandPayload):
+class RunDetach(CommandPayload, kw_only=True, frozen=True):
     TYPE = "run.detach"
 
 
-class RunCancel(CommandPayload):
+class RunCancel(CommandPayload, kw_only=True, frozen=True):
     TYPE = "run.cancel"
     mode: CancelMode = "now"
     tool_call_id: Id | None = None
     reason: Reason | None = None
 
 
-class RunCorrect(CommandPayload):
+class RunCorrect(CommandPayload, kw_only=True, frozen=True):
     TYPE = "run.correct"
     text: Annotated[str, Meta(min_length=1)]
     mode: CorrectionMode = "next_step"
@@ -114,7 +115,7 @@ class RunCorrect(CommandPayload):
     if_ended: Literal["reject", "start"] | None = None
 
 
-class CorrectionRevoke(CommandPayload):
+class CorrectionRevoke(CommandPayload, kw_only=True, frozen=True):
     TYPE = "correction.revoke"
     correction_id: Id
 
@@ -124,7 +125,7 @@ class Remember(Struct, kw_only=True, omit_defaults=True, frozen=True):
     expires_in_s: Seconds | None = None
 
 
-class ApprovalRespond(CommandPayload):
+class ApprovalRespond(CommandPayload, kw_only=True, frozen=True):
     """`args` replace top-level arguments; they are validated before the answer is accepted."""
 
     TYPE = "approval.respond"
@@ -136,7 +137,7 @@ class ApprovalRespond(CommandPayload):
     remember: Remember | None = None
 
 
-class InputRespond(CommandPayload):
+class InputRespond(CommandPayload, kw_only=True, frozen=True):
     TYPE = "input.respond"
     input_id: Id
     answer: Any
@@ -152,7 +153,7 @@ class ToolProgressReport(Struct, kw_only=True, omit_defaults=True, frozen=True):
     fraction: Annotated[float, Meta(ge=0, le=1)] | None = None
 
 
-class ToolResult(CommandPayload):
+class ToolResult(CommandPayload, kw_only=True, frozen=True):
     """The answer of a client-run tool; with `progress` alone it is a sign of work, and the call stays open."""
 
     TYPE = "tool.result"
@@ -163,18 +164,18 @@ class ToolResult(CommandPayload):
     progress: ToolProgressReport | None = None
 
 
-class ToolsOffer(CommandPayload):
+class ToolsOffer(CommandPayload, kw_only=True, frozen=True):
     TYPE = "tools.offer"
     run_id: Id
     client_tools: ClientTools
 
 
-class AuthRefresh(CommandPayload):
+class AuthRefresh(CommandPayload, kw_only=True, frozen=True):
     TYPE = "auth.refresh"
     token: str
 
 
-class Ping(CommandPayload):
+class Ping(CommandPayload, kw_only=True, frozen=True):
     TYPE = "ping"
     t: Any = None
 
@@ -182,14 +183,14 @@ class Ping(CommandPayload):
 COMMANDS: Final[dict[str, type[CommandPayload]]] = {cls.TYPE: cls for cls in CommandPayload.__subclasses__()}
 """Every command type by its wire name."""
 
-CONNECTION_COMMANDS: Final = frozenset(
-    {RunAttach.TYPE, RunDetach.TYPE, ToolsOffer.TYPE, AuthRefresh.TYPE, Ping.TYPE}
-)
+CONNECTION_COMMANDS: Final = frozenset({RunAttach.TYPE, RunDetach.TYPE, ToolsOffer.TYPE, AuthRefresh.TYPE, Ping.TYPE})
 """Executed each time, never remembered, never resent after a reconnect."""
 
 
 class Command(Struct, kw_only=True, omit_defaults=True, frozen=True):
-    """One command as it was decoded: `payload` is the struct of its `type`. `run_id` is absent in `run.start`."""
+    """One command as it was decoded: `payload` is the struct of its `type`. `run_id` is absent in `run.start`,
+    where the payload has it; `command_id` is empty in a `ping` that had none.
+    """
 
     type: str
     command_id: str

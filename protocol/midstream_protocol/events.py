@@ -70,7 +70,7 @@ class Effect(Struct, kw_only=True, frozen=True):
 
 
 class Preview(Struct, kw_only=True, omit_defaults=True, frozen=True):
-    """What an approval shows instead of raw arguments: `kind` `diff`, `text`, …; `data` is that kind's text or value."""
+    """What an approval shows instead of raw arguments: `kind` (`diff`, `text`, …) says what `data` is."""
 
     kind: str
     data: Any
@@ -95,22 +95,22 @@ class Resume(Struct, kw_only=True, omit_defaults=True, frozen=True):
 # -- the run
 
 
-class RunStarted(Payload):
+class RunStarted(Payload, kw_only=True, frozen=True):
     TYPE = "run.started"
     agent: str
     thread_id: str
 
 
-class RunStatusChanged(Payload):
+class RunStatusChanged(Payload, kw_only=True, frozen=True):
     """`run.status`: what the run does now, in a word for programs and a text for people."""
 
     TYPE = "run.status"
-    status: Literal["running", "waiting"]
+    status: Literal["queued", "running", "waiting"]
     phase: str
     text: str
 
 
-class RunStep(Payload):
+class RunStep(Payload, kw_only=True, frozen=True):
     """A stage, turn or retry starts or ends. A retry is a new step: history is appended to, never rewritten."""
 
     TYPE = "run.step"
@@ -126,7 +126,7 @@ class RunStep(Payload):
     attempt: int | None = None
 
 
-class RunCancelling(Payload):
+class RunCancelling(Payload, kw_only=True, frozen=True):
     """A cancel was accepted. With `tool_call_id` it is that call alone; the run goes on."""
 
     TYPE = "run.cancelling"
@@ -137,26 +137,26 @@ class RunCancelling(Payload):
     reason: str | None = None
 
 
-class ThreadTitled(Payload):
+class ThreadTitled(Payload, kw_only=True, frozen=True):
     TYPE = "thread.titled"
     title: str
 
 
-class PlanCreated(Payload):
+class PlanCreated(Payload, kw_only=True, frozen=True):
     TYPE = "plan.created"
     todos: list[Todo]
     reason: str | None = None
     correction_id: str | None = None
 
 
-class PlanUpdated(Payload):
+class PlanUpdated(Payload, kw_only=True, frozen=True):
     TYPE = "plan.updated"
     todos: list[Todo]
     reason: str | None = None
     correction_id: str | None = None
 
 
-class GuardrailTriggered(Payload):
+class GuardrailTriggered(Payload, kw_only=True, frozen=True):
     TYPE = "guardrail.triggered"
     name: str
     reason: str
@@ -165,20 +165,20 @@ class GuardrailTriggered(Payload):
 # -- messages
 
 
-class MessageStarted(Payload):
+class MessageStarted(Payload, kw_only=True, frozen=True):
     TYPE = "message.started"
     message_id: str
     role: Literal["assistant"]
     agent: str
 
 
-class MessageDelta(Payload):
+class MessageDelta(Payload, kw_only=True, frozen=True):
     TYPE = "message.delta"
     message_id: str
     text: str
 
 
-class MessageCompleted(Payload):
+class MessageCompleted(Payload, kw_only=True, frozen=True):
     """`text` is the deltas joined. The run's input and applied corrections come as one with role `user`."""
 
     TYPE = "message.completed"
@@ -190,7 +190,7 @@ class MessageCompleted(Payload):
     correction_id: str | None = None
 
 
-class MessageSuperseded(Payload):
+class MessageSuperseded(Payload, kw_only=True, frozen=True):
     """Remove this message and its calls in preparation; another follows."""
 
     TYPE = "message.superseded"
@@ -199,7 +199,7 @@ class MessageSuperseded(Payload):
     next_message_id: str | None = None
 
 
-class ReasoningDelta(Payload):
+class ReasoningDelta(Payload, kw_only=True, frozen=True):
     TYPE = "reasoning.delta"
     message_id: str
     text: str
@@ -208,7 +208,7 @@ class ReasoningDelta(Payload):
 # -- tool calls
 
 
-class ToolPreparing(Payload):
+class ToolPreparing(Payload, kw_only=True, frozen=True):
     """The model is still writing the call."""
 
     TYPE = "tool.preparing"
@@ -218,7 +218,7 @@ class ToolPreparing(Payload):
     label: str
 
 
-class ToolStarted(Payload):
+class ToolStarted(Payload, kw_only=True, frozen=True):
     TYPE = "tool.started"
     tool_call_id: str
     tool: str
@@ -229,7 +229,7 @@ class ToolStarted(Payload):
     message_id: str | None = None
 
 
-class ToolRequested(Payload):
+class ToolRequested(Payload, kw_only=True, frozen=True):
     """A client-run tool: only `client_id` may answer it. Its arguments are for that client, so they are whole."""
 
     TYPE = "tool.requested"
@@ -243,7 +243,7 @@ class ToolRequested(Payload):
     message_id: str | None = None
 
 
-class ToolProgress(Payload):
+class ToolProgress(Payload, kw_only=True, frozen=True):
     TYPE = "tool.progress"
     tool_call_id: str
     text: str | None = None
@@ -251,7 +251,7 @@ class ToolProgress(Payload):
     chunk: Chunk | None = None
 
 
-class ToolRetrying(Payload):
+class ToolRetrying(Payload, kw_only=True, frozen=True):
     TYPE = "tool.retrying"
     tool_call_id: str
     attempt: int
@@ -260,7 +260,7 @@ class ToolRetrying(Payload):
     code: str
 
 
-class ToolPending(Payload):
+class ToolPending(Payload, kw_only=True, frozen=True):
     """The call goes on in the background; the run waits for it before it ends."""
 
     TYPE = "tool.pending"
@@ -268,7 +268,7 @@ class ToolPending(Payload):
     expires_at: str
 
 
-class ToolCompleted(Payload):
+class ToolCompleted(Payload, kw_only=True, frozen=True):
     TYPE = "tool.completed"
     tool_call_id: str
     duration_ms: int
@@ -278,7 +278,7 @@ class ToolCompleted(Payload):
     partial: bool | None = None
 
 
-class ToolFailed(Payload):
+class ToolFailed(Payload, kw_only=True, frozen=True):
     TYPE = "tool.failed"
     tool_call_id: str
     code: str
@@ -291,7 +291,7 @@ class ToolFailed(Payload):
 # -- questions
 
 
-class ApprovalRequired(Payload):
+class ApprovalRequired(Payload, kw_only=True, frozen=True):
     TYPE = "approval.required"
     approval_id: str
     tool_call_id: str
@@ -311,7 +311,7 @@ class ApprovalRequired(Payload):
     args_schema: dict[str, Any] | None = None
 
 
-class ApprovalResolved(Payload):
+class ApprovalResolved(Payload, kw_only=True, frozen=True):
     TYPE = "approval.resolved"
     approval_id: str
     tool_call_id: str
@@ -324,7 +324,7 @@ class ApprovalResolved(Payload):
     grant_id: str | None = None
 
 
-class InputRequired(Payload):
+class InputRequired(Payload, kw_only=True, frozen=True):
     """The agent asks the user. `choices` are answers offered; `schema` is what an answer must fit."""
 
     TYPE = "input.required"
@@ -336,7 +336,7 @@ class InputRequired(Payload):
     choices: list[str] | None = None
 
 
-class InputResolved(Payload):
+class InputResolved(Payload, kw_only=True, frozen=True):
     """`answer` is absent when nobody gave one (`by` is then `system`)."""
 
     TYPE = "input.resolved"
@@ -348,7 +348,7 @@ class InputResolved(Payload):
 # -- corrections
 
 
-class CorrectionAccepted(Payload):
+class CorrectionAccepted(Payload, kw_only=True, frozen=True):
     TYPE = "correction.accepted"
     correction_id: str
     text: str
@@ -356,14 +356,14 @@ class CorrectionAccepted(Payload):
     step_id: str | None = None
 
 
-class CorrectionHeld(Payload):
+class CorrectionHeld(Payload, kw_only=True, frozen=True):
     TYPE = "correction.held"
     correction_id: str
     text: str
     reason: str
 
 
-class CorrectionApplied(Payload):
+class CorrectionApplied(Payload, kw_only=True, frozen=True):
     TYPE = "correction.applied"
     correction_id: str
     text: str
@@ -372,14 +372,14 @@ class CorrectionApplied(Payload):
     replanned: bool
 
 
-class CorrectionReturned(Payload):
+class CorrectionReturned(Payload, kw_only=True, frozen=True):
     TYPE = "correction.returned"
     correction_id: str
     text: str
     reason: str
 
 
-class CorrectionRevoked(Payload):
+class CorrectionRevoked(Payload, kw_only=True, frozen=True):
     TYPE = "correction.revoked"
     correction_id: str
     text: str
@@ -388,7 +388,7 @@ class CorrectionRevoked(Payload):
 # -- the rest
 
 
-class RecoveryStarted(Payload):
+class RecoveryStarted(Payload, kw_only=True, frozen=True):
     """Over with the next `run.status`."""
 
     TYPE = "recovery.started"
@@ -398,7 +398,7 @@ class RecoveryStarted(Payload):
     wait_s: float
 
 
-class ContextTrimmed(Payload):
+class ContextTrimmed(Payload, kw_only=True, frozen=True):
     TYPE = "context.trimmed"
     before_tokens: int
     after_tokens: int
@@ -406,7 +406,7 @@ class ContextTrimmed(Payload):
     truncated: int
 
 
-class ObjectCreated(Payload):
+class ObjectCreated(Payload, kw_only=True, frozen=True):
     TYPE = "object.created"
     object_id: str
     kind: str
@@ -415,7 +415,7 @@ class ObjectCreated(Payload):
     tool_call_id: str | None = None
 
 
-class UsageUpdated(Payload):
+class UsageUpdated(Payload, kw_only=True, frozen=True):
     """`usage.updated`: cumulative for the run."""
 
     TYPE = "usage.updated"
@@ -426,7 +426,7 @@ class UsageUpdated(Payload):
     by_model: dict[str, ModelUsage]
 
 
-class Notice(Payload):
+class Notice(Payload, kw_only=True, frozen=True):
     TYPE = "notice"
     level: Literal["info", "warning", "error"]
     code: str
@@ -436,14 +436,14 @@ class Notice(Payload):
 # -- the end: exactly one, the last
 
 
-class RunCompleted(Payload):
+class RunCompleted(Payload, kw_only=True, frozen=True):
     TYPE = "run.completed"
     result: Any
     usage: Usage
     digest: str
 
 
-class RunFailed(Payload):
+class RunFailed(Payload, kw_only=True, frozen=True):
     TYPE = "run.failed"
     code: str
     text: str
@@ -456,7 +456,7 @@ class RunFailed(Payload):
     resume: Resume | None = None
 
 
-class RunCancelled(Payload):
+class RunCancelled(Payload, kw_only=True, frozen=True):
     TYPE = "run.cancelled"
     by: str
     mode: CancelMode

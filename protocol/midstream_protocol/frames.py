@@ -27,7 +27,7 @@ class ConnectionLimits(Struct, kw_only=True, frozen=True):
     command_memory_s: int
 
 
-class ConnectionReady(FramePayload):
+class ConnectionReady(FramePayload, kw_only=True, frozen=True):
     """First; a client sends nothing before it."""
 
     TYPE = "connection.ready"
@@ -40,7 +40,7 @@ class ConnectionReady(FramePayload):
     limits: ConnectionLimits
 
 
-class RunAttached(FramePayload):
+class RunAttached(FramePayload, kw_only=True, frozen=True):
     """`pending` items are the opening payload of what waits, with `kind` and fresh `expires_in_s`."""
 
     TYPE = "run.attached"
@@ -56,7 +56,7 @@ class RunAttached(FramePayload):
     queue_position: int | None = None
 
 
-class RunReset(FramePayload):
+class RunReset(FramePayload, kw_only=True, frozen=True):
     """Forget what you had and start from the snapshot; the next event is `snapshot_seq` + 1."""
 
     TYPE = "run.reset"
@@ -67,7 +67,7 @@ class RunReset(FramePayload):
     snapshot_seq: int | None = None
 
 
-class RunCaughtUp(FramePayload):
+class RunCaughtUp(FramePayload, kw_only=True, frozen=True):
     """Live from here. Not the end."""
 
     TYPE = "run.caught_up"
@@ -75,7 +75,7 @@ class RunCaughtUp(FramePayload):
     seq: int
 
 
-class Receipt(FramePayload, rename={"as_": "as"}):
+class Receipt(FramePayload, kw_only=True, frozen=True, rename={"as_": "as"}):
     """The one answer to a command. `accepted` = decided and durable; its effect is at or before `at_seq`."""
 
     TYPE = "receipt"
@@ -92,12 +92,12 @@ class Receipt(FramePayload, rename={"as_": "as"}):
     retryable: bool | None = None
 
 
-class Pong(FramePayload):
+class Pong(FramePayload, kw_only=True, frozen=True):
     TYPE = "pong"
     t: Any = None
 
 
-class Heartbeat(FramePayload):
+class Heartbeat(FramePayload, kw_only=True, frozen=True):
     """`runs`: the last seq written to this connection, ordered with the events."""
 
     TYPE = "heartbeat"
@@ -105,7 +105,7 @@ class Heartbeat(FramePayload):
     runs: dict[str, int]
 
 
-class ErrorFrame(FramePayload):
+class ErrorFrame(FramePayload, kw_only=True, frozen=True):
     """Only for a frame without a readable `command_id`; the connection goes on."""
 
     TYPE = "error"
@@ -113,14 +113,14 @@ class ErrorFrame(FramePayload):
     text: str
 
 
-class ConnectionDraining(FramePayload):
+class ConnectionDraining(FramePayload, kw_only=True, frozen=True):
     """Commands are still taken until the close."""
 
     TYPE = "connection.draining"
     reconnect_in_s: float
 
 
-class AuthExpiring(FramePayload):
+class AuthExpiring(FramePayload, kw_only=True, frozen=True):
     TYPE = "auth.expiring"
     in_s: float
 

@@ -31,3 +31,10 @@ COMMANDS_IN_FLIGHT: Final = 64
 
 MAX_CLIENT_TOOLS: Final = 64
 """Tools one client may offer to one run."""
+
+MAX_VALUE_DEPTH: Final = 24
+"""Levels of nesting in one open value (arguments, an answer, an object's data). Less than `MAX_DEPTH`, because a
+snapshot repeats the value up to eight levels deeper than the event that brought it."""
+
+MAX_VALUE_ITEMS: Final = 100_000
+"""Items in one value that agent code hands over for display; what is beyond is cut."""

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from midstream_protocol.ids import new_id
+
 
 class Text(Struct, kw_only=True, frozen=True, tag="text"):
     text: str
@@ -75,59 +77,49 @@ Message = UserMessage | AssistantMessage
 NOT_RUN = "This call was not run: the run was interrupted before it started."
 
 
+def new_call_id() -> str:
+    return new_id("call")
+
+
 def calls_of(message: Message) -> list[Call]:
     return [part for part in message.parts if isinstance(part, Call)] if isinstance(message, AssistantMessage) else []
 
 
 def repaired(messages: Sequence[Message]) -> list[Message]:
-    """The same conversation with the invariant holding.
+    """The same conversation with the invariant holding. Idempotent.
 
-    Results come first in the message after their calls; a call without one gets `NOT_RUN`; a result without its call
-    is dropped; empty messages are dropped; neighbouring user messages become one.
+    Neighbouring user messages become one, with the results first, in the order of their calls; a call without a
+    result gets `NOT_RUN`; a result without its call is dropped, and so is a second result of one call and a message
+    without parts.
     """
     out: list[Message] = []
-    owed: dict[str, Call] = {}
+    calls: list[Call] = []
+    said: list[UserPart] = []
     for message in messages:
-        if isinstance(message, AssistantMessage):
-            _settle(out, owed)
-            if message.parts:
-                out.append(message)
-                owed = {call.id: call for call in calls_of(message)}
-            continue
-        results = {part.call_id: part for part in message.parts if isinstance(part, Result) and part.call_id in owed}
-        rest = tuple(part for part in message.parts if not isinstance(part, Result))
-        for call_id in results:
-            del owed[call_id]
-        if rest:
-            # Something else follows: whatever is still owed must be answered before it.
-            late = tuple(_not_run(call) for call in owed.values())
-            owed = {}
-            _add_user(out, (*results.values(), *late, *rest))
-        elif results:
-            _add_user(out, tuple(results.values()))
-    _settle(out, owed)
+        if isinstance(message, UserMessage):
+            said += message.parts
+        elif message.parts:
+            _answer(out, calls, said)
+            out.append(message)
+            calls, said = calls_of(message), []
+    _answer(out, calls, said)
     return out
 
 
-def _settle(out: list[Message], owed: dict[str, Call]) -> None:
-    if owed:
-        _add_user(out, tuple(_not_run(call) for call in owed.values()))
-        owed.clear()
+def _answer(out: list[Message], calls: list[Call], said: list[UserPart]) -> None:
+    """Add what the user's side said after `calls`. The first result of a call stands: a model may have seen it."""
+    given: dict[str, Result] = {}
+    for part in said:
+        if isinstance(part, Result):
+            given.setdefault(part.call_id, part)
+    results = [given.get(call.id) or _not_run(call) for call in calls]
+    rest = [part for part in said if not isinstance(part, Result)]
+    if results or rest:
+        out.append(UserMessage(parts=(*results, *rest)))
 
 
 def _not_run(call: Call) -> Result:
     return Result(call_id=call.id, provider_id=call.provider_id, content=NOT_RUN, failed=True)
-
-
-def _add_user(out: list[Message], parts: tuple[UserPart, ...]) -> None:
-    if out and isinstance(out[-1], UserMessage):
-        before = out[-1].parts
-        # A result may come in a later batch than its siblings; it still stands before any text.
-        results = tuple(p for p in (*before, *parts) if isinstance(p, Result))
-        rest = tuple(p for p in (*before, *parts) if not isinstance(p, Result))
-        out[-1] = UserMessage(parts=(*results, *rest))
-    else:
-        out.append(UserMessage(parts=parts))
 
 
 def encode_message(message: Message) -> bytes:

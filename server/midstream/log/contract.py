@@ -14,7 +14,8 @@ Laws (each has a test in the contract suite):
 4. Contiguous: a batch starts at head + 1; another `prev_seq` is refused with `Fenced` - except that the very batch
    that was written last, sent again because its reply was lost, is recognised (`Batch.batch_id`) and answered as done.
 5. `read` never skips: it returns the events after a seq without a hole, or says why it cannot (`Reset`).
-6. A terminal status closes a run: later batches may carry receipts and journal, but no events.
+6. A terminal status closes a run: later batches may carry receipts and journal, but no events and no other status;
+   such a batch is refused with `Fenced`.
 """
 
 from collections.abc import Sequence
@@ -86,8 +87,10 @@ class Batch(Struct, kw_only=True, frozen=True):
     """What one beat decided. Empty parts are normal: a refused command is a batch of one receipt.
 
     `batch_id`: made by the caller, different for every batch (law 4).
-    `events`: encoded, seqs prev_seq + 1 and on.
-    `mailbox`: the inbox position consumed up to (inclusive); None leaves it. Consumed commands are forgotten.
+    `events`: encoded, seqs prev_seq + 1 and on. Each is one line (`ValueError`): compact JSON has no raw newline.
+    `journal`, `receipts`: added to those kept, in this order.
+    `mailbox`: the inbox position consumed up to (inclusive); None leaves it, and it never goes back. Consumed commands
+    are forgotten. Beyond what was submitted: `Fenced`.
     `wake_at`: Unix milliseconds at which the run wants to be claimed although nobody asks; None: never.
     `status`: the run's status after this batch (`queued` `running` `waiting` or a terminal one).
     `snapshot`: the working state after this batch, opaque; None keeps the one before.
@@ -180,12 +183,18 @@ class Log(Protocol):
     async def create(self, run: str, *, fingerprint: str, batch: Batch, owner: str, lease_ms: int) -> Created:
         """Make the run with its first batch, and lease it to `owner`. Raises `StartConflict`, `LogUnavailable`.
 
-        This alone is the idempotency of a start: the same key and fingerprint again return the run as it is.
+        This alone is the idempotency of a start: the same key and fingerprint again return the run as it is. The
+        very same batch again, with nothing written since, is a lost reply (law 4) and returns the lease once more.
+        The lease begins now, by the clock that the store was made with.
         """
         ...
 
     async def append(self, run: str, *, fence: int, prev_seq: int, batch: Batch) -> int:
-        """Write one batch after event `prev_seq`; returns the new head. Raises `Fenced`, `NoSuchRun`, `LogUnavailable`."""
+        """Write one batch after event `prev_seq`; returns the new head.
+
+        A caller that is cancelled while it waits does not take the batch back. Raises `Fenced`, `NoSuchRun`,
+        `LogUnavailable`.
+        """
         ...
 
     async def load(self, run: str) -> Loaded | None: ...
@@ -212,7 +221,8 @@ class Leases(Protocol):
         `run` is held by another owner or does not exist. An ended run can be claimed by name, never as due.
 
         Due: `running` (its owner is gone), or `queued`/`waiting` with `wake_at` <= now or with unread inbox.
-        A fence grows with every claim. The same owner claiming what it holds gets a new fence.
+        A fence grows with every claim. The same owner claiming what it holds by name gets a new fence; a run that
+        anybody holds, the caller too, is not found as due.
         """
         ...
 
@@ -221,7 +231,7 @@ class Leases(Protocol):
         ...
 
     async def release(self, lease: Lease) -> None:
-        """Give it back (no error if it was lost). Another may claim it at once."""
+        """Give it back (no error if it was lost). Another may claim it at once; until then the fence still writes."""
         ...
 
 
@@ -250,10 +260,13 @@ class Record(Struct, kw_only=True, frozen=True):
 class Records(Protocol):
     """Small facts that cross runs: threads, grants, dead letters, run lists, the server's key."""
 
-    async def get(self, kind: str, id: str) -> Record | None: ...
+    async def get(self, kind: str, id: str) -> Record | None: ...  # noqa: A002 - the field's name
 
-    async def put(self, kind: str, id: str, data: bytes, *, expect_version: int | None = None) -> Record:
-        """Write it. `expect_version` 0: must not exist; n: must be at n, else `VersionConflict`; None: whatever is there."""
+    async def put(self, kind: str, id: str, data: bytes, *, expect_version: int | None = None) -> Record:  # noqa: A002
+        """Write it. `expect_version` 0: must not exist; n: must be at n; None: whatever is there.
+
+        Raises `VersionConflict`, `LogUnavailable`.
+        """
         ...
 
     async def list(
@@ -262,8 +275,8 @@ class Records(Protocol):
         """Ordered by id (bytewise), those after `after` in that order."""
         ...
 
-    async def delete(self, kind: str, id: str, *, expect_version: int | None = None) -> bool:
-        """Whether it was there. Raises `VersionConflict`."""
+    async def delete(self, kind: str, id: str, *, expect_version: int | None = None) -> bool:  # noqa: A002
+        """Whether it was there. Raises `VersionConflict` if it is there at another version."""
         ...
 
 
@@ -288,7 +301,10 @@ class Store(Protocol):
     def records(self) -> Records: ...
 
     async def open(self) -> None:
-        """Ready for use. Raises `StoreInUse`, `LogUnavailable`."""
+        """Ready for use. A store for one process holds no lease then: whoever held one is gone, and fenced off.
+
+        Raises `StoreInUse`, `LogUnavailable`.
+        """
         ...
 
     async def aclose(self) -> None:

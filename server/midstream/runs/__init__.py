@@ -1,0 +1,48 @@
+"""Runs: one actor each, one order each, durable before visible. Knows neither agents nor sockets."""
+
+from midstream.runs.attachment import Attachment
+from midstream.runs.contract import (
+    Agents,
+    BadDraft,
+    CallRecord,
+    CorrectionRecord,
+    CorrectionsPending,
+    Limits,
+    Offered,
+    Principal,
+    Program,
+    ResultRecord,
+    Rules,
+    RunFailure,
+    StartRecord,
+    Stopping,
+)
+from midstream.runs.port import Port
+from midstream.runs.registry import Registry
+from midstream.runs.state import Answer, CallState, CorrectionState
+from midstream.runs.subscription import Subscription, SubscriptionLost
+
+__all__ = [
+    "Agents",
+    "Answer",
+    "Attachment",
+    "BadDraft",
+    "CallRecord",
+    "CallState",
+    "CorrectionRecord",
+    "CorrectionState",
+    "CorrectionsPending",
+    "Limits",
+    "Offered",
+    "Port",
+    "Principal",
+    "Program",
+    "Registry",
+    "ResultRecord",
+    "Rules",
+    "RunFailure",
+    "StartRecord",
+    "Stopping",
+    "Subscription",
+    "SubscriptionLost",
+]

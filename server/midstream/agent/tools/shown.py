@@ -1,0 +1,94 @@
+"""What leaves a call: to people bounded and without what is hidden, to the model bounded, to the journal whole."""
+
+from collections.abc import Collection
+from typing import Any, Final
+
+import msgspec
+from midstream_protocol.codec import json_safe
+from midstream_protocol.limits import MAX_PREVIEW_CHARS, MAX_TOOL_RESULT_BYTES
+from msgspec import Struct
+
+from midstream.runs.contract import ResultRecord
+
+REDACTED: Final = "[hidden]"
+"""Stands for a hidden value. It is refused as a value: a form that sends everything back must not set it."""
+
+MAX_ARG_CHARS: Final = 500
+"""Characters of one text in a call's preview; an approval shows its arguments whole."""
+
+MAX_RESULT_CHARS: Final = 30_000
+"""Characters of one result that the model is given: some 8,000 tokens, a long file's worth."""
+
+_MAX_LABEL_CHARS: Final = 200
+_MAX_LABEL_VALUE: Final = 80
+
+
+class Kept(Struct, kw_only=True, frozen=True):
+    """A result as it is recorded, and as it is shown."""
+
+    record: ResultRecord
+    preview: str
+    truncated: bool
+
+
+def keep(value: Any, *, redact: Collection[str] = ()) -> Kept:
+    """Make any value of a tool a result. One over `MAX_TOOL_RESULT_BYTES` is kept as its text, cut in the middle."""
+    safe = json_safe(value)
+    too_large = len(msgspec.json.encode(safe)) > MAX_TOOL_RESULT_BYTES
+    if too_large:
+        # Characters, where the limit is bytes: a quarter of it is safe for any text.
+        safe = bounded(in_text(safe), MAX_TOOL_RESULT_BYTES // 4)
+    whole = in_text(redacted(safe, redact))
+    preview = bounded(whole, MAX_PREVIEW_CHARS)
+    return Kept(
+        record=ResultRecord(ok=True, value=safe),
+        preview=preview,
+        truncated=too_large or preview != whole,
+    )
+
+
+def in_text(value: Any) -> str:
+    """A JSON value as a model reads it: text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def bounded(text: str, limit: int) -> str:
+    """At most `limit` characters: the beginning and the end, where the news of an output is."""
+    if len(text) <= limit:
+        return text
+    note = f"\n… [{len(text) - limit:,} characters left out] …\n"
+    room = max(0, limit - len(note))
+    head = room * 2 // 3
+    tail = room - head
+    return f"{text[:head]}{note}{text[len(text) - tail :] if tail else ''}"[:limit]
+
+
+def redacted(value: Any, names: Collection[str]) -> Any:
+    """The same JSON value with `REDACTED` under every key of these names, however deep."""
+    if not names:
+        return value
+    if isinstance(value, dict):
+        return {key: REDACTED if key in names else redacted(item, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [redacted(item, names) for item in value]
+    return value
+
+
+def shortened(value: Any) -> Any:
+    """The same JSON value with long texts cut."""
+    if isinstance(value, str):
+        return bounded(value, MAX_ARG_CHARS)
+    if isinstance(value, dict):
+        return {key: shortened(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shortened(item) for item in value]
+    return value
+
+
+def fill_label(parts: tuple[str, ...], shown: dict[str, Any]) -> str:
+    """A label's template, split at its arguments (every second part is a name), with the arguments shown."""
+    filled = [
+        part if index % 2 == 0 else bounded(in_text(shown.get(part, "…")), _MAX_LABEL_VALUE).replace("\n", " ")
+        for index, part in enumerate(parts)
+    ]
+    return "".join(filled)[:_MAX_LABEL_CHARS]

@@ -1,0 +1,31 @@
+"""How long to wait before the next connection. Pure.
+
+Full jitter: a random moment within the whole interval, so that the clients of a restarted server do not come back
+in waves (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+"""
+
+from typing import Final
+
+FIRST_INTERVAL_S: Final = 0.25
+MAX_INTERVAL_S: Final = 20.0
+STABLE_AFTER_S: Final = 10.0
+"""A connection that was ready this long was a good one: the next failure is a first failure again."""
+
+# 0.25 s · 2⁷ is beyond the longest interval; a larger exponent only risks an overflow.
+_MAX_EXPONENT: Final = 7
+
+
+class Backoff:
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def connection_ended(self, *, ready_for_s: float | None) -> None:
+        """A connection ended after being ready so long (None: it never was)."""
+        if ready_for_s is not None and ready_for_s >= STABLE_AFTER_S:
+            self.failures = 0
+
+    def delay_s(self, *, told_s: float | None, fraction: float) -> float:
+        """Seconds until the next attempt. `told_s` is what the server asked for; `fraction` is random in [0, 1)."""
+        interval = min(MAX_INTERVAL_S, FIRST_INTERVAL_S * 2.0 ** min(self.failures, _MAX_EXPONENT))
+        self.failures += 1
+        return told_s if told_s is not None else fraction * interval

@@ -1,0 +1,458 @@
+"""One connection to many runs, without I/O: what arrives goes in with the time, what is to be done comes out.
+
+Rules a reviewer can reject on:
+
+1. Nothing is sent before `connection.ready`, and never more unanswered commands than the server allows.
+2. An event is delivered once, in order: the one after the cursor. Older ones are dropped; a hole means attach again.
+3. Between an attach and its `run.attached` nothing of that run counts: it belongs to the attachment before.
+4. A remembered command is sent on every connection until its receipt has come, always under the same id.
+5. A connection's own commands (attach, detach, offer) are made anew for the next connection, never sent again.
+6. Silence for 2.5 heartbeats is a dead connection.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from midstream.client.backoff import Backoff
+from midstream.client.cursor import Cursor
+from midstream.client.errors import Disconnected, Unreachable, closing, refusal
+from midstream.client.updates import Received, Update
+from midstream_protocol.codec import decode_frame, encode_command
+from midstream_protocol.codes import NORMAL, may_retry
+from midstream_protocol.commands import (
+    CONNECTION_COMMANDS,
+    ClientTool,
+    Command,
+    CommandPayload,
+    RunAttach,
+    RunDetach,
+    RunStart,
+    ToolsOffer,
+)
+from midstream_protocol.errors import Draining, NotFound, ProtocolError
+from midstream_protocol.events import Event
+from midstream_protocol.frames import (
+    ConnectionDraining,
+    ConnectionReady,
+    ErrorFrame,
+    Frame,
+    Heartbeat,
+    Receipt,
+    RunAttached,
+    RunCaughtUp,
+    RunReset,
+)
+from midstream_protocol.limits import COMMANDS_IN_FLIGHT
+
+State = Literal["connecting", "ready", "reconnecting", "closed"]
+
+DEAD_AFTER_HEARTBEATS: Final = 2.5
+READY_TIMEOUT_S: Final = 10.0
+"""From the open socket to `connection.ready`."""
+MAX_GAPS: Final = 3
+"""Attaches in a row that bring a hole instead of the next event, before the connection itself is given up."""
+
+_LOST: Final = 1006
+_BROKEN: Final = 1002
+# An upgrade refused with one of these may succeed later; another 4xx says that this is no such server, or not for us.
+_RETRY_STATUS: Final = frozenset({408, 425, 429})
+_SERVER_FAULT: Final = 500
+
+
+class Send(Struct, frozen=True):
+    """Write this text frame."""
+
+    data: bytes
+
+
+class Drop(Struct, frozen=True):
+    """End the socket now, then report `closed`."""
+
+    code: int
+    reason: str
+
+
+class Deliver(Struct, frozen=True):
+    run_id: str
+    update: Update
+
+
+class Answer(Struct, frozen=True):
+    """The receipt of a remembered command."""
+
+    command_id: str
+    receipt: Receipt
+
+
+class Adopt(Struct, frozen=True):
+    """A command made a run, and this connection is attached to it."""
+
+    run_id: str
+
+
+class Detached(Struct, frozen=True):
+    """Nothing more of this run will come: it is over (`error` None), or why not."""
+
+    run_id: str
+    error: Exception | None
+
+
+class Changed(Struct, frozen=True):
+    state: State
+    reason: str
+
+
+class Reconnect(Struct, frozen=True):
+    """Connect again after `delay_s`."""
+
+    delay_s: float
+
+
+class Warned(Struct, frozen=True):
+    """The server did not understand something of this client: a defect of either."""
+
+    text: str
+
+
+class Failed(Struct, frozen=True):
+    """The end: every waiter gets `error`."""
+
+    error: Exception
+
+
+Action = Send | Drop | Deliver | Answer | Adopt | Detached | Changed | Reconnect | Warned | Failed
+
+
+class _Outgoing(Struct, frozen=True):
+    command: Command
+    data: bytes
+
+    @property
+    def remembered(self) -> bool:
+        return self.command.type not in CONNECTION_COMMANDS
+
+
+class ClientCore:
+    """`patient` False: a first connection that cannot be made is the end, because nothing was there to come back to.
+
+    `new_id` makes command ids, `fraction` random numbers in [0, 1). Times are monotonic seconds.
+    """
+
+    def __init__(self, *, new_id: Callable[[], str], fraction: Callable[[], float], patient: bool = False) -> None:
+        self.state: State = "connecting"
+        self.server: ConnectionReady | None = None
+        self.runs: dict[str, Cursor] = {}
+        self._new_id = new_id
+        self._fraction = fraction
+        self._patient = patient
+        self._backoff = Backoff()
+        self._waiting: deque[_Outgoing] = deque()
+        self._unanswered: dict[str, _Outgoing] = {}
+        self._next_connection: list[_Outgoing] = []
+        self._told_s: float | None = None
+        self._ready_at: float | None = None
+        self._heard_at: float | None = None
+
+    # -- what the application wants
+
+    def command(self, command: Command) -> list[Action]:
+        """Send it now or as soon as possible; its receipt comes as `Answer`. Raises `Malformed`."""
+        self._waiting.append(_Outgoing(command, encode_command(command)))
+        return self._flush()
+
+    def attach(
+        self,
+        run_id: str,
+        *,
+        since_seq: int = 0,
+        epoch: str | None = None,
+        replay: Literal["full", "snapshot"] = "full",
+        client_tools: list[ClientTool] | None = None,
+    ) -> list[Action]:
+        """Follow a run, on this connection and every later one."""
+        cursor = Cursor(run_id, seq=since_seq, epoch=epoch, replay=replay, client_tools=client_tools)
+        self.runs[run_id] = cursor
+        return self._attach(cursor) if self.state == "ready" else []
+
+    def detach(self, run_id: str) -> list[Action]:
+        """Follow it no longer."""
+        cursor = self.runs.pop(run_id, None)
+        return self._detach(cursor) if cursor is not None and self.state == "ready" else []
+
+    def pause(self, run_id: str) -> list[Action]:
+        """Its reader is slow: let the server keep what follows until `resume`."""
+        cursor = self.runs[run_id]
+        if cursor.paused or cursor.ended:
+            return []
+        cursor.paused = True
+        cursor.disconnected()
+        return self._detach(cursor) if self.state == "ready" else []
+
+    def resume(self, run_id: str) -> list[Action]:
+        cursor = self.runs.get(run_id)
+        if cursor is None or not cursor.paused:
+            return []
+        cursor.paused = False
+        return self._attach(cursor) if self.state == "ready" else []
+
+    def offer(self, run_id: str, client_tools: list[ClientTool]) -> list[Action]:
+        """Host these tools of the run from here on, also after a reconnect."""
+        self.runs[run_id].client_tools = client_tools
+        if self.state != "ready":
+            return []
+        return self.command(self._own(ToolsOffer(run_id=run_id, client_tools=client_tools), run_id=run_id))
+
+    def close(self) -> list[Action]:
+        """The application is done. What was accepted happens; what was not sent does not."""
+        if self.state == "closed":
+            return []
+        return [*self._fail(Disconnected(NORMAL, "closed by this client")), Drop(NORMAL, "")]
+
+    # -- what the socket says
+
+    def opened(self, *, now: float) -> list[Action]:
+        self._heard_at = now
+        return []
+
+    def unreachable(self, error: Unreachable) -> list[Action]:
+        """No socket: there was no server, or it refused the upgrade."""
+        if self.state == "closed":
+            return []
+        status = error.status
+        passing = status is None or status >= _SERVER_FAULT or status in _RETRY_STATUS
+        if not passing or (self.server is None and not self._patient):
+            return self._fail(error)
+        return self._reconnect(str(error))
+
+    def received(self, data: bytes | str, *, now: float) -> list[Action]:
+        if self.state == "closed":
+            return []
+        self._heard_at = now
+        try:
+            frame = decode_frame(data)
+        except ProtocolError as wrong:
+            # The same bytes would come again after a reconnect: this is the end, said clearly.
+            reason = f"the server sent what this client cannot read: {wrong}"
+            return [*self._fail(Disconnected(_BROKEN, reason)), Drop(_BROKEN, "unreadable frame")]
+        if isinstance(frame, Event):
+            text = data if isinstance(data, str) else data.decode()
+            return self._on_event(frame, text)
+        return self._on_frame(frame, now)
+
+    def closed(self, code: int, reason: str, *, now: float) -> list[Action]:
+        """The socket has ended (1006: without a close frame)."""
+        if self.state == "closed":
+            return []
+        if not may_retry(code):
+            return self._fail(closing(code, reason))
+        if self.server is None and not self._patient:
+            return self._fail(Unreachable(f"it closed before it was ready ({code}) {reason}".strip()))
+        ready_for = None if self._ready_at is None else now - self._ready_at
+        self._backoff.connection_ended(ready_for_s=ready_for)
+        return self._reconnect(reason or f"close code {code}")
+
+    # -- time
+
+    @property
+    def wake_at(self) -> float | None:
+        """When `tick` wants to be called."""
+        if self._heard_at is None or self.state == "closed":
+            return None
+        if self._ready_at is None or self.server is None:
+            return self._heard_at + READY_TIMEOUT_S
+        return self._heard_at + DEAD_AFTER_HEARTBEATS * self.server.heartbeat_s
+
+    def tick(self, *, now: float) -> list[Action]:
+        due = self.wake_at
+        if due is None or now < due:
+            return []
+        self._heard_at = None
+        return [Drop(_LOST, "the server fell silent")]
+
+    # -- frames
+
+    def _on_frame(self, frame: Frame, now: float) -> list[Action]:
+        match frame.payload:
+            case ConnectionReady() as ready:
+                return self._on_ready(ready, now)
+            case Receipt() as receipt:
+                return self._on_receipt(receipt)
+            case RunAttached() as attached:
+                return self._on_attached(attached)
+            case RunReset() as reset:
+                return self._on_reset(reset)
+            case RunCaughtUp() as caught_up:
+                return self._on_caught_up(caught_up)
+            case Heartbeat() as heartbeat:
+                return self._on_heartbeat(heartbeat)
+            case ConnectionDraining() as draining:
+                self._told_s = draining.reconnect_in_s
+            case ErrorFrame() as error:
+                return [Warned(f"{error.code}: {error.text}")]
+        return []
+
+    def _on_ready(self, ready: ConnectionReady, now: float) -> list[Action]:
+        self.server = ready
+        self._ready_at = now
+        self._told_s = None
+        self.state = "ready"
+        actions: list[Action] = [Changed("ready", "")]
+        # Before what waits: who made a command should be following when its effect comes.
+        attaches = [self._attaching(cursor) for cursor in self.runs.values() if not cursor.paused]
+        self._waiting.extendleft(reversed(attaches))
+        return actions + self._flush()
+
+    def _on_receipt(self, receipt: Receipt) -> list[Action]:
+        sent = self._unanswered.pop(receipt.command_id, None)
+        if sent is None:
+            return []
+        if not sent.remembered:
+            return self._on_own_receipt(sent.command, receipt) + self._flush()
+        if receipt.code == Draining.code:
+            # Not remembered by the server, and true only for this connection: the next one takes it.
+            self._next_connection.append(sent)
+            return self._flush()
+        return [*self._adopted(sent.command, receipt), Answer(receipt.command_id, receipt), *self._flush()]
+
+    def _on_own_receipt(self, command: Command, receipt: Receipt) -> list[Action]:
+        cursor = self.runs.get(command.run_id or "")
+        if receipt.status == "accepted" or cursor is None:
+            return []
+        if command.type == ToolsOffer.TYPE:
+            return [Warned(f"the tools were not taken: {receipt.text or receipt.code}")]
+        if command.command_id != cursor.attach_id:
+            return []
+        if receipt.retryable and cursor.was_attached:
+            return [Drop(_LOST, f"attach refused for now: {receipt.text or receipt.code}")]
+        del self.runs[cursor.run_id]
+        return [Detached(cursor.run_id, refusal(receipt))]
+
+    def _adopted(self, command: Command, receipt: Receipt) -> Iterable[Action]:
+        """Follow a run that this command made: its `run.attached` comes next."""
+        made_one = command.type == RunStart.TYPE or receipt.as_ == "started"
+        if receipt.status != "accepted" or receipt.run_id is None or not made_one:
+            return
+        cursor = self.runs.setdefault(receipt.run_id, Cursor(receipt.run_id))
+        if isinstance(command.payload, RunStart):
+            cursor.client_tools = command.payload.client_tools
+        cursor.attaching(command.command_id)
+        yield Adopt(receipt.run_id)
+
+    def _on_attached(self, frame: RunAttached) -> list[Action]:
+        cursor = self.runs.get(frame.run_id)
+        if cursor is None or cursor.attach_id != frame.command_id:
+            return []
+        cursor.on_attached(frame)
+        return [Deliver(frame.run_id, frame)]
+
+    def _on_reset(self, frame: RunReset) -> list[Action]:
+        cursor = self.runs.get(frame.run_id)
+        if cursor is None or not cursor.attached:
+            return []
+        if frame.reason == "gone":
+            del self.runs[frame.run_id]
+            return [Detached(frame.run_id, NotFound("the server keeps this run no longer"))]
+        cursor.on_reset(frame)
+        return [Deliver(frame.run_id, frame)]
+
+    def _on_caught_up(self, frame: RunCaughtUp) -> list[Action]:
+        cursor = self.runs.get(frame.run_id)
+        if cursor is None or not cursor.attached:
+            return []
+        if frame.seq > cursor.seq:
+            return self._on_gap(cursor)
+        cursor.on_caught_up()
+        return [Deliver(frame.run_id, frame), *self._ended(cursor)]
+
+    def _on_event(self, event: Event, text: str) -> list[Action]:
+        cursor = self.runs.get(event.run_id)
+        if cursor is None or not cursor.attached:
+            return []
+        match cursor.place(event):
+            case "old":
+                return []
+            case "gap":
+                return self._on_gap(cursor)
+            case "next":
+                cursor.advance(event)
+                return [Deliver(event.run_id, Received(event=event, text=text)), *self._ended(cursor)]
+
+    def _on_heartbeat(self, heartbeat: Heartbeat) -> list[Action]:
+        """It is ordered with the events, so what it counts beyond the cursor was lost."""
+        actions: list[Action] = []
+        for run_id, seq in heartbeat.runs.items():
+            cursor = self.runs.get(run_id)
+            if cursor is not None and cursor.attached and seq > cursor.seq:
+                actions += self._on_gap(cursor)
+        return actions
+
+    def _on_gap(self, cursor: Cursor) -> list[Action]:
+        cursor.gaps += 1
+        if cursor.gaps > MAX_GAPS:
+            cursor.gaps = 0
+            return [Drop(_LOST, f"run {cursor.run_id} came with holes")]
+        return self._attach(cursor)
+
+    def _ended(self, cursor: Cursor) -> list[Action]:
+        if not cursor.ended:
+            return []
+        self.runs.pop(cursor.run_id, None)
+        return [Detached(cursor.run_id, None)]
+
+    # -- sending
+
+    def _own(self, payload: CommandPayload, *, run_id: str) -> Command:
+        return Command(type=payload.TYPE, command_id=self._new_id(), payload=payload, run_id=run_id)
+
+    def _attach(self, cursor: Cursor) -> list[Action]:
+        self._waiting.append(self._attaching(cursor))
+        return self._flush()
+
+    def _attaching(self, cursor: Cursor) -> _Outgoing:
+        payload = RunAttach(
+            since_seq=cursor.seq,
+            epoch=cursor.epoch,
+            replay="snapshot" if cursor.replay == "snapshot" else None,
+            client_tools=cursor.client_tools,
+        )
+        command = self._own(payload, run_id=cursor.run_id)
+        cursor.attaching(command.command_id)
+        return _Outgoing(command, encode_command(command))
+
+    def _detach(self, cursor: Cursor) -> list[Action]:
+        return self.command(self._own(RunDetach(), run_id=cursor.run_id))
+
+    def _flush(self) -> list[Action]:
+        if self.state != "ready":
+            return []
+        server = self.server
+        room = min(COMMANDS_IN_FLIGHT, server.limits.commands_in_flight) if server is not None else COMMANDS_IN_FLIGHT
+        actions: list[Action] = []
+        while self._waiting and len(self._unanswered) < room:
+            outgoing = self._waiting.popleft()
+            self._unanswered[outgoing.command.command_id] = outgoing
+            actions.append(Send(outgoing.data))
+        return actions
+
+    # -- ends
+
+    def _reconnect(self, reason: str) -> list[Action]:
+        self._ready_at = self._heard_at = None
+        again = [*self._next_connection, *self._unanswered.values(), *self._waiting]
+        self._waiting = deque(outgoing for outgoing in again if outgoing.remembered)
+        self._unanswered.clear()
+        self._next_connection.clear()
+        for cursor in self.runs.values():
+            cursor.disconnected()
+        delay_s = self._backoff.delay_s(told_s=self._told_s, fraction=self._fraction())
+        self._told_s = None
+        changed: list[Action] = [] if self.state == "reconnecting" else [Changed("reconnecting", reason)]
+        self.state = "reconnecting"
+        return [*changed, Reconnect(delay_s)]
+
+    def _fail(self, error: Exception) -> list[Action]:
+        self.state = "closed"
+        return [Changed("closed", str(error)), Failed(error)]

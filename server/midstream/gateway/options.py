@@ -1,0 +1,49 @@
+"""What a gateway is told at its start. The server's settings (settings.py) are where a person sets these."""
+
+from typing import Final
+
+from msgspec import Struct
+
+from midstream_protocol.frames import ConnectionLimits
+from midstream_protocol.limits import (
+    COMMANDS_IN_FLIGHT,
+    MAX_FRAME_BYTES,
+    MAX_INPUT_BYTES,
+    MAX_TOOL_RESULT_BYTES,
+)
+
+OVERSIZE_FACTOR: Final = 4
+"""A frame up to so many times the limit is read and refused by name; beyond it the transport closes with 1009."""
+
+
+class GatewayOptions(Struct, kw_only=True, frozen=True):
+    server: str = "midstream"
+    """How the server names itself in `connection.ready`."""
+    heartbeat_s: float = 10.0
+    send_timeout_s: float = 20.0
+    """How long a client may take nothing of what it is sent before its connection is closed as too slow."""
+    receipt_wait_s: float = 10.0
+    """How long an HTTP command waits for its receipt before it is answered as pending."""
+    max_connections: int = 10_000
+    """WebSockets and event streams together."""
+    max_runs: int = 1000
+    """Runs one connection may be attached to."""
+    max_errors: int = 256
+    """Malformed frames in a row before a connection is closed: a client in a loop, not one with a bug."""
+    commands_in_flight: int = COMMANDS_IN_FLIGHT
+    command_memory_s: int = 604_800
+    max_frame_bytes: int = MAX_FRAME_BYTES
+    max_input_bytes: int = MAX_INPUT_BYTES
+    max_tool_result_bytes: int = MAX_TOOL_RESULT_BYTES
+
+    @property
+    def connection_limits(self) -> ConnectionLimits:
+        """What a client is told, and what its connection is held to."""
+        return ConnectionLimits(
+            max_frame_bytes=self.max_frame_bytes,
+            max_input_bytes=self.max_input_bytes,
+            max_tool_result_bytes=self.max_tool_result_bytes,
+            max_runs=self.max_runs,
+            commands_in_flight=self.commands_in_flight,
+            command_memory_s=self.command_memory_s,
+        )

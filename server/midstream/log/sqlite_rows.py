@@ -1,0 +1,196 @@
+"""The statements of the SQLite store, and its rows as the contract's structs. Reads run on a reader's connection."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any, Final
+
+from midstream.log import standing as rules
+from midstream.log.contract import (
+    Header,
+    Inbound,
+    JournalRecord,
+    Loaded,
+    LogUnavailable,
+    Page,
+    Record,
+    Reset,
+    Snapshot,
+    StoredReceipt,
+)
+
+# The columns of `run_changes` stand in one order in the three statements that name them.
+SELECT_RUN: Final = """SELECT id, run, fingerprint, epoch, first_seq, fence, head_seq, status, mailbox, wake_at,
+    batch_id, submitted, owner, leased_at, lease_until FROM runs WHERE run = ?"""
+INSERT_RUN: Final = """INSERT INTO runs (run, fingerprint, epoch, first_seq, fence, head_seq, status, mailbox, wake_at,
+    batch_id, submitted, owner, leased_at, lease_until, due_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+UPDATE_RUN: Final = """UPDATE runs SET (fence, head_seq, status, mailbox, wake_at, batch_id, submitted, owner,
+    leased_at, lease_until, due_at) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE id = ?"""
+SELECT_DUE: Final = """SELECT run FROM runs WHERE due_at <= ? AND (owner IS NULL OR lease_until <= ?)
+    ORDER BY due_at, id LIMIT 1"""
+_SELECT_EVENTS: Final = "SELECT first_seq, last_seq, data FROM events WHERE run = ? AND last_seq > ? ORDER BY last_seq"
+INSERT_EVENTS: Final = "INSERT INTO events (run, first_seq, last_seq, data) VALUES (?, ?, ?, ?)"
+INSERT_JOURNAL: Final = "INSERT INTO journal (run, kind, key, data) VALUES (?, ?, ?, ?)"
+INSERT_RECEIPT: Final = "INSERT INTO receipts (run, command_id, fingerprint, data) VALUES (?, ?, ?, ?)"
+PUT_SNAPSHOT: Final = "INSERT OR REPLACE INTO snapshots (run, seq, data) VALUES (?, ?, ?)"
+INSERT_INBOX: Final = "INSERT INTO inbox (run, position, data) VALUES (?, ?, ?)"
+DELETE_CONSUMED: Final = "DELETE FROM inbox WHERE run = ? AND position <= ?"
+DELETE_RUN: Final = (
+    "DELETE FROM events WHERE run = ?",
+    "DELETE FROM journal WHERE run = ?",
+    "DELETE FROM receipts WHERE run = ?",
+    "DELETE FROM snapshots WHERE run = ?",
+    "DELETE FROM inbox WHERE run = ?",
+    "DELETE FROM runs WHERE id = ?",
+)
+PUT_RECORD: Final = "INSERT OR REPLACE INTO records (kind, id, version, data) VALUES (?, ?, ?, ?)"
+_RECORDS_UP: Final = """SELECT id, version, data FROM records WHERE kind = :kind AND (:after IS NULL OR id > :after)
+    ORDER BY id LIMIT :limit"""
+_RECORDS_DOWN: Final = """SELECT id, version, data FROM records WHERE kind = :kind AND (:after IS NULL OR id < :after)
+    ORDER BY id DESC LIMIT :limit"""
+DELETE_RECORD: Final = "DELETE FROM records WHERE kind = ? AND id = ?"
+
+
+def run_changes(standing: rules.Standing) -> tuple[object, ...]:
+    """The values of the columns that change, in the order of `UPDATE_RUN`."""
+    header = standing.header
+    return (
+        header.fence,
+        header.head_seq,
+        header.status,
+        header.mailbox,
+        header.wake_at,
+        standing.batch_id,
+        standing.submitted,
+        standing.owner,
+        standing.leased_at,
+        standing.lease_until,
+        rules.due_at(standing),
+    )
+
+
+def run_values(standing: rules.Standing) -> tuple[object, ...]:
+    header = standing.header
+    return (header.run, standing.fingerprint, header.epoch, header.first_seq, *run_changes(standing))
+
+
+def standing(row: tuple[Any, ...]) -> rules.Standing:
+    """A row of `SELECT_RUN`."""
+    _, run, fingerprint, epoch, first_seq, fence, head_seq, status, mailbox, wake_at, *rest = row
+    batch_id, submitted, owner, leased_at, lease_until = rest
+    return rules.Standing(
+        header=Header(
+            run=run,
+            epoch=epoch,
+            fence=fence,
+            head_seq=head_seq,
+            first_seq=first_seq,
+            status=status,
+            mailbox=mailbox,
+            wake_at=wake_at,
+        ),
+        fingerprint=fingerprint,
+        batch_id=batch_id,
+        submitted=submitted,
+        owner=owner,
+        leased_at=leased_at,
+        lease_until=lease_until,
+    )
+
+
+def loaded(connection: sqlite3.Connection, run: str) -> Loaded | None:
+    with _one_moment(connection):
+        if (row := connection.execute(SELECT_RUN, (run,)).fetchone()) is None:
+            return None
+        key = row[:1]
+        known = standing(row)
+        snapshot = connection.execute("SELECT seq, data FROM snapshots WHERE run = ?", key).fetchone()
+        return Loaded(
+            header=known.header,
+            fingerprint=known.fingerprint,
+            journal=tuple(
+                JournalRecord(kind=kind, key=name, data=data)
+                for kind, name, data in connection.execute(
+                    "SELECT kind, key, data FROM journal WHERE run = ? ORDER BY rowid", key
+                )
+            ),
+            receipts=tuple(
+                StoredReceipt(command_id=command_id, fingerprint=fingerprint, data=data)
+                for command_id, fingerprint, data in connection.execute(
+                    "SELECT command_id, fingerprint, data FROM receipts WHERE run = ? ORDER BY rowid", key
+                )
+            ),
+            snapshot=None if snapshot is None else Snapshot(seq=snapshot[0], data=snapshot[1]),
+        )
+
+
+def page(
+    connection: sqlite3.Connection, run: str, *, after: int, epoch: str | None, max_events: int, max_bytes: int
+) -> Page | Reset:
+    with _one_moment(connection):
+        row = connection.execute(SELECT_RUN, (run,)).fetchone()
+        header = None if row is None else standing(row).header
+        if (reset := rules.reset_for(header, after=after, epoch=epoch)) is not None:
+            return reset
+        assert header is not None
+        with closing(connection.execute(_SELECT_EVENTS, (row[0], after))) as found:
+            events = _take(found, header, after=after, max_events=max_events, max_bytes=max_bytes)
+        return Page(first=after + 1, events=events, header=header)
+
+
+def _take(
+    found: Iterable[tuple[int, int, bytes]], header: Header, *, after: int, max_events: int, max_bytes: int
+) -> tuple[bytes, ...]:
+    """The page's events out of rows that are read one by one, none more than it takes."""
+    events: list[bytes] = []
+    size = 0
+    while after + len(events) < header.head_seq and len(events) < max_events:
+        seq = after + len(events) + 1
+        first, last, data = next(iter(found), (0, 0, b""))
+        lines = data.split(b"\n")
+        if not first <= seq <= last or len(lines) != last - first + 1:
+            raise LogUnavailable(f"{header.run}: event {seq} is missing in the file, which is damaged")
+        for line in lines[seq - first :][: max_events - len(events)]:
+            size += len(line)
+            if events and size > max_bytes:
+                return tuple(events)
+            events.append(line)
+    return tuple(events)
+
+
+def pending(connection: sqlite3.Connection, run: str, *, after: int) -> tuple[Inbound, ...]:
+    found = connection.execute(
+        """SELECT position, data FROM inbox WHERE run = (SELECT id FROM runs WHERE run = ?) AND position > ?
+        ORDER BY position""",
+        (run, after),
+    )
+    return tuple(Inbound(position=position, data=data) for position, data in found)
+
+
+def record(connection: sqlite3.Connection, kind: str, id: str) -> Record | None:  # noqa: A002 - the contract's word
+    found = connection.execute("SELECT id, version, data FROM records WHERE kind = ? AND id = ?", (kind, id)).fetchone()
+    return None if found is None else _record(found)
+
+
+def records(
+    connection: sqlite3.Connection, kind: str, *, after: str | None, limit: int, descending: bool
+) -> tuple[Record, ...]:
+    found = connection.execute(
+        _RECORDS_DOWN if descending else _RECORDS_UP, {"kind": kind, "after": after, "limit": limit}
+    )
+    return tuple(_record(row) for row in found)
+
+
+def _record(row: tuple[str, int, bytes]) -> Record:
+    return Record(id=row[0], version=row[1], data=row[2])
+
+
+@contextmanager
+def _one_moment(connection: sqlite3.Connection) -> Iterator[None]:
+    """Several statements on one state of the file."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")

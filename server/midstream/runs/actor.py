@@ -1,0 +1,318 @@
+"""The actor: the one writer of one run. Takes what waits, decides it, writes it once, and only then tells anybody.
+
+It never awaits a socket, a model or a tool: only its mailbox and its log. If a write fails, its state goes with it;
+the registry takes the run up again from the log.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import structlog
+
+from midstream.clock import Clock
+from midstream.log import JournalRecord, Lease, Log, LogError
+from midstream.runs.beat import Beat, run_beat
+from midstream.runs.commands import Door
+from midstream.runs.contract import Limits, Program, Rules, RunFailure, StartRecord, Stopping
+from midstream.runs.mailbox import Mailbox
+from midstream.runs.port import Port
+from midstream.runs.state import ProgramEnded, Recovered, RunState, Tick
+from midstream.runs.tail import Feed
+from midstream.tasks import spawn
+from midstream_protocol.events import CorrectionAccepted, Payload, RunCancelling
+from midstream_protocol.ids import new_id
+
+_log = structlog.get_logger("midstream.runs")
+
+_SETTLING: Final = frozenset({"approval.resolved", "input.resolved", "tool.completed", "tool.failed"})
+"""Events that answer somebody who waits at the port."""
+
+_FAREWELL_S: Final = 1.0
+"""Seconds a program may take to return after its run has ended."""
+
+STRAYS: Final[set["asyncio.Task[None]"]] = set()
+"""Programs that did not end when they were told to: held here so that they are counted and not collected."""
+
+
+class Actor:
+    """Made by the registry, which hands in a state that is true to the log, and a lease.
+
+    `recovered`: the run had an actor before. `gone`: no program can continue it (why, for people).
+    """
+
+    def __init__(
+        self,
+        *,
+        run: str,
+        start: StartRecord,
+        state: RunState,
+        lease: Lease,
+        journal: Sequence[JournalRecord],
+        feed: Feed,
+        log: Log,
+        rules: Rules,
+        program: Program | None,
+        limits: Limits,
+        clock: Clock,
+        history: Callable[[], Awaitable[list[list[JournalRecord]]]],
+        recovered: bool,
+    ) -> None:
+        self.run: Final = run
+        self.start: Final = start
+        self.lease = lease
+        self.feed: Final = feed
+        self.mailbox: Final = Mailbox(output_lane=limits.output_lane)
+        self.mailbox.durable_seq = state.head
+        self.failure: LogError | None = None
+        """Why the actor gave up although the run goes on; None: it ended, or was handed over."""
+        self._state = state
+        self._log = log
+        self._limits = limits
+        self._clock = clock
+        self._program = program
+        self._program_task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._timer: Callable[[], None] | None = None
+        self._timer_ms: int | None = None
+        self._handing_over = False
+        self._door = Door(
+            state=state, rules=rules, limits=limits, now_ms=clock.now_ms(), secret=bytes.fromhex(start.secret)
+        )
+        self._port = Port(
+            start=start,
+            journal=journal,
+            recovered=recovered,
+            state=state,
+            mailbox=self.mailbox,
+            clock=clock,
+            history=history,
+        )
+
+    @property
+    def ended(self) -> bool:
+        """Whether the terminal event is durable."""
+        return self.feed.ended
+
+    @property
+    def queued(self) -> bool:
+        return self._state.status == "queued"
+
+    @property
+    def steerable(self) -> bool:
+        return self._door.rules.steerable
+
+    @property
+    def task(self) -> "asyncio.Task[None] | None":
+        return self._task
+
+    def launch(self, *, recovered: Recovered | None = None) -> asyncio.Task[None]:
+        """Begin. With `recovered` the first thing decided is the taking over."""
+        if recovered is not None:
+            self.mailbox.put_control(recovered)
+        elif not self.queued:
+            self._begin()
+        self._arm()
+        self._task = spawn(self._live(), name=f"run:{self.start.run_id}/actor")
+        return self._task
+
+    async def hand_over(self, *, grace_s: float) -> None:
+        """Stop working on a run that goes on elsewhere: its program ends at a safe point, or is killed after the
+        grace; what was written stays, and nothing is written about the killing: recovery tells the truth about it.
+        """
+        self._port.stop()
+        if self._program_task is not None and not self._program_task.done():
+            await asyncio.wait([self._program_task], timeout=grace_s)
+        self._handing_over = True
+        self.mailbox.put_control(Tick())
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    # -- the loop
+
+    async def _live(self) -> None:
+        try:
+            await self._beats()
+        except LogError as error:
+            self.failure = error
+            _log.warning("run interrupted: its log cannot be written", run=self.run, error=str(error))
+        except Exception as error:  # noqa: BLE001 - the edge: whatever it was, the run must be taken up again
+            # A defect of ours. The state may be wrong, the log is not: the registry goes on from there.
+            self.failure = LogError("the run's actor failed")
+            _log.exception("run interrupted by a defect", run=self.run, error=repr(error))
+        finally:
+            # First of all: nobody may wait for an actor that is gone.
+            self.mailbox.close(self.failure)
+            self._port.stop()
+            if self._timer is not None:
+                self._timer()
+            await self._end_program()
+
+    async def _beats(self) -> None:
+        while not (self._handing_over and self.mailbox.idle):
+            posted = await self.mailbox.take(self._limits.beat_inputs)
+            self._door.now_ms = self._clock.now_ms()
+            was_queued = self.queued
+            beat = run_beat(self._door, posted)
+            try:
+                if not beat.empty:
+                    await self._write(beat)
+            except BaseException as error:
+                reason = error if isinstance(error, Exception) else Stopping()
+                for reply, _, _ in beat.replies:
+                    _settle(reply, None, reason)
+                raise
+            self._publish(beat)
+            for wrong in beat.wrong:
+                _log.error("an agent's draft was refused", run=self.run, error=str(wrong))
+            if self._state.ended:
+                return
+            self._steer(beat.payloads, begin=was_queued)
+
+    async def _write(self, beat: Beat) -> None:
+        batch = beat.batch(batch_id=new_id("b"), state=self._state, wake_at=self._wake_at())
+        await self._log.append(self.run, fence=self.lease.fence, prev_seq=beat.prev_seq, batch=batch)
+
+    def _publish(self, beat: Beat) -> None:
+        """The batch is durable: now it may be seen."""
+        self.mailbox.durable_seq = self._state.head
+        self.feed.publish(beat.events, ended=self._state.ended)
+        for _, payload in beat.payloads:
+            if payload.TYPE in _SETTLING:
+                self._resolve(payload)
+        for reply, value, refused in beat.replies:
+            _settle(reply, value, refused)
+
+    def _resolve(self, payload: Any) -> None:
+        for name in ("approval_id", "input_id", "tool_call_id"):
+            key = getattr(payload, name, None)
+            if key is not None:
+                answer = self._state.answer(key)
+                if answer is not None:
+                    self._port.resolve(key, answer)
+                return
+
+    # -- what durable events make it do
+
+    def _steer(self, payloads: Sequence[tuple[int, Payload]], *, begin: bool) -> None:
+        for _, payload in payloads:
+            if isinstance(payload, RunCancelling):
+                if payload.tool_call_id is not None:
+                    self._port.cancel_call(payload.tool_call_id)
+            elif isinstance(payload, CorrectionAccepted):
+                correction = self._state.corrections[payload.correction_id]
+                if correction.preempts:
+                    self._port.interrupt()
+        if self._state.cancelling is not None:
+            self._cancel_program()
+        elif self._program_task is None and not self.queued and (begin or self._port.recovered):
+            self._begin()
+        self._arm()
+
+    def _begin(self) -> None:
+        if self._program is not None and self._program_task is None:
+            self._program_task = spawn(self._work(self._program), name=f"run:{self.start.run_id}/program")
+
+    def _cancel_program(self) -> None:
+        cancel = self._state.cancelling
+        assert cancel is not None
+        if self._program_task is None or self._program_task.done():
+            self.mailbox.put_control(ProgramEnded())
+            return
+        if cancel.mode != "now":
+            return
+        if cancel.forced:
+            self.mailbox.put_control(ProgramEnded(abandoned=True))
+        elif not self._program_task.cancelling():
+            self._program_task.cancel()
+
+    async def _work(self, program: Program) -> None:
+        ended = ProgramEnded(code="internal", text="The agent stopped without an end.", error_id=new_id("err"))
+        try:
+            await program.run(self._port)
+        except Stopping:
+            if self._state.cancelling is None:
+                return
+            ended = ProgramEnded()
+        except asyncio.CancelledError:
+            ended = ProgramEnded()
+        except RunFailure as failure:
+            error_id = new_id("err")
+            _log.warning(
+                "run failed", run=self.run, code=failure.code, error_id=error_id, cause=repr(failure.__cause__)
+            )
+            ended = ProgramEnded(
+                code=failure.code,
+                text=failure.text,
+                retryable=failure.retryable,
+                error_id=error_id,
+                resume=failure.resume,
+            )
+        except Exception:  # noqa: BLE001 - the edge: an agent's failure ends its run and nothing else
+            error_id = new_id("err")
+            _log.exception("agent failed", run=self.run, error_id=error_id)
+            ended = ProgramEnded(code="internal", text="The agent failed.", error_id=error_id)
+        if not self._state.ended:
+            # Behind everything it has said: its closings count.
+            self.mailbox.force_output(ended)
+
+    async def _end_program(self) -> None:
+        task = self._program_task
+        if task is None or task.done():
+            return
+        if self._state.ended and self._state.cancelling is None:
+            # It has just been told that it is done: let it return by itself.
+            await asyncio.wait([task], timeout=_FAREWELL_S)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=self._limits.cancel_grace_s if not self._forced() else 0)
+        if not done:
+            _log.warning("a program does not end", run=self.run)
+            STRAYS.add(task)
+            task.add_done_callback(STRAYS.discard)
+
+    def _forced(self) -> bool:
+        cancel = self._state.cancelling
+        return cancel is not None and cancel.forced
+
+    # -- time
+
+    def _wake_at(self) -> int | None:
+        """When the run must be looked at again although nobody asks (Unix ms), as the log keeps it."""
+        times = [self._state.wake_at()]
+        if self._limits.run_deadline_s:
+            times.append(self._state.created_ms + round(self._limits.run_deadline_s * 1000))
+        return min((t for t in times if t is not None), default=None)
+
+    def _arm(self) -> None:
+        """One timer, for the next deadline. It posts an input; it does not act."""
+        due = self._wake_at()
+        cancel = self._state.cancelling
+        if cancel is not None:
+            grace_over = cancel.since_ms + round(self._limits.cancel_grace_s * 1000)
+            due = grace_over if cancel.mode == "now" else due
+        if due == self._timer_ms:
+            return
+        if self._timer is not None:
+            self._timer()
+            self._timer = None
+        self._timer_ms = due
+        if due is not None:
+            self._timer = self._clock.call_later((due - self._clock.now_ms()) / 1000, self._time)
+
+    def _time(self) -> None:
+        self._timer, self._timer_ms = None, None
+        cancel = self._state.cancelling
+        if cancel is not None and cancel.mode == "now":
+            self.mailbox.put_control(ProgramEnded(abandoned=True))
+        else:
+            self.mailbox.put_control(Tick())
+
+
+def _settle(reply: "asyncio.Future[Any]", value: Any, refused: Exception | None) -> None:
+    if reply.done():
+        return
+    if refused is not None:
+        reply.set_exception(refused)
+        reply.exception()
+    else:
+        reply.set_result(value)

@@ -1,0 +1,283 @@
+"""The port: all that agent code may touch of its run.
+
+Two ways in. `emit` is for what is only shown (deltas, progress, status): it returns when the draft is admitted and
+waits while the output lane is full, so that a slow log slows the model's stream and not the memory. `record` is for
+facts: it returns after they are durable, and is required before every side effect and after every model message and
+tool result. `EMITTED` names the types that `emit` takes; everything else must be recorded.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from midstream.clock import Clock
+from midstream.log import JournalRecord
+from midstream.runs.contract import BadDraft, StartRecord, Stopping
+from midstream.runs.state import (
+    Answer,
+    CallState,
+    CorrectionState,
+    Drafted,
+    End,
+    Input,
+    RunState,
+    TakeCorrections,
+)
+from midstream_protocol.digest import args_digest
+from midstream_protocol.events import (
+    ApprovalRequired,
+    InputRequired,
+    MessageDelta,
+    MessageStarted,
+    Notice,
+    Payload,
+    ReasoningDelta,
+    RunStatusChanged,
+    ToolPreparing,
+    ToolProgress,
+    ToolRequested,
+    UsageUpdated,
+)
+from midstream_protocol.ids import new_id
+
+if TYPE_CHECKING:
+    from midstream.runs.mailbox import Mailbox
+
+EMITTED: Final = frozenset(
+    cls.TYPE
+    for cls in (
+        MessageStarted,
+        MessageDelta,
+        ReasoningDelta,
+        ToolPreparing,
+        ToolProgress,
+        RunStatusChanged,
+        Notice,
+        UsageUpdated,
+    )
+)
+"""What `emit` takes. A side effect must never rest on one of these."""
+
+Question = ApprovalRequired | InputRequired | ToolRequested
+
+
+class Port:
+    """One program's door to its run. Safe to use from all tasks of that program."""
+
+    def __init__(
+        self,
+        *,
+        start: StartRecord,
+        journal: Sequence[JournalRecord],
+        recovered: bool,
+        state: RunState,
+        mailbox: "Mailbox",
+        clock: Clock,
+        history: Callable[[], Any],
+    ) -> None:
+        self.start: Final = start
+        self.journal: Final = tuple(journal)
+        """The run's journal as it was when this program began, in order."""
+        self.recovered: Final = recovered
+        """Whether an earlier program of this run was lost (crash, restart): then continue, do not begin."""
+        self.clock: Final = clock
+        self._state = state
+        self._mailbox = mailbox
+        self._history = history
+        self._waiting: dict[str, asyncio.Future[Answer]] = {}
+        self._interrupts: list[Callable[[], None]] = []
+        self._call_cancels: dict[str, Callable[[], None]] = {}
+        self._stopping = False
+
+    # -- writing
+
+    async def emit(self, payload: Payload, *, step_id: str | None = None) -> None:
+        """Show something. Raises `Stopping`, `BadDraft`."""
+        if payload.TYPE not in EMITTED:
+            raise BadDraft(f"{payload.TYPE} is a fact: use port.record, which returns when it is durable")
+        if self._state.ended:
+            raise Stopping
+        await self._mailbox.put_output(Drafted(payloads=(payload,), step_id=step_id))
+
+    def post(self, *payloads: Payload, journal: Sequence[JournalRecord] = (), step_id: str | None = None) -> None:
+        """Leave closings behind without waiting, for `finally` blocks of cancelled work."""
+        self._mailbox.force_output(Drafted(payloads=payloads, journal=tuple(journal), step_id=step_id))
+
+    async def record(
+        self, *payloads: Payload, journal: Sequence[JournalRecord] = (), step_id: str | None = None
+    ) -> int:
+        """Write facts and their journal in one step; returns the seq of the last event once it is durable.
+
+        Raises `Stopping` (nothing was written: do not act), `BadDraft`.
+        """
+        drafted = Drafted(payloads=payloads, journal=tuple(journal), step_id=step_id)
+        return int(await self._put_and_wait(drafted))
+
+    async def ask(
+        self, question: Question, *, journal: Sequence[JournalRecord] = (), step_id: str | None = None
+    ) -> Answer:
+        """Put a question to people or a client and wait until its answer is durable.
+
+        A question that is already in the log (same id: after a restart) is not asked again. Raises `Stopping`.
+        """
+        key = question_key(question)
+        if self._state.answer(key) is None and not self._state.is_open(key):
+            await self.record(question, journal=journal, step_id=step_id)
+        return await self.answer(key)
+
+    async def answer(self, key: str) -> Answer:
+        """Wait for the answer to the open question of that id."""
+        known = self._state.answer(key)
+        if known is not None and self._mailbox.durable_seq >= known.seq:
+            return self._with_value(known)
+        waiter = self._waiting.get(key)
+        if waiter is None or waiter.done():
+            waiter = self._waiting[key] = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(waiter)
+
+    async def corrections(self, *, step_id: str, ending: bool = False) -> list[CorrectionState]:
+        """Take the corrections that are due at this safe point; they are durable as applied, in order.
+
+        `ending`: the model wants to end, so those that wait for idleness are due too.
+        """
+        self.check()
+        if not self._state.has_due_correction(ending=ending):
+            return []
+        taken = await self._put_and_wait(TakeCorrections(step_id=step_id, ending=ending))
+        return list(taken)
+
+    async def end(self, result: Any, *, return_corrections: bool = False) -> None:
+        """End the run as completed: returns when that is durable.
+
+        Raises `CorrectionsPending` (take them and go on), unless `return_corrections` gives them back to the user;
+        `Stopping`.
+        """
+        await self._put_and_wait(End(result=result, return_corrections=return_corrections))
+
+    # -- reading
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing new may begin: cancelled after the step, or the server is going down."""
+        return self._stopping or self._state.cancelling is not None or self._state.ended
+
+    def check(self) -> None:
+        """A safe point: raises `Stopping` if nothing new may begin."""
+        if self.stopping:
+            raise Stopping
+
+    def call(self, tool_call_id: str) -> CallState | None:
+        return self._state.calls.get(tool_call_id)
+
+    def call_args(self, tool_call_id: str) -> dict[str, Any] | None:
+        """The arguments that call will run with: the ones that were approved, if somebody was asked."""
+        return self._state.call_args.get(tool_call_id)
+
+    def approval_of(self, tool_call_id: str) -> Answer | None:
+        """The newest resolution of an approval of that call, if there is one."""
+        return self._state.approval_of(tool_call_id)
+
+    def open_approval_of(self, tool_call_id: str) -> str | None:
+        """The id of the approval of that call which is open now."""
+        return self._state.open_approval_of(tool_call_id)
+
+    def grant_for(self, tool: str) -> str | None:
+        """The grant by which this tool needs no approval for the rest of the run."""
+        return self._state.grants.get(tool)
+
+    @property
+    def client_tools(self) -> dict[str, Any]:
+        """Tools that clients offered: name → `ClientTool`."""
+        return {name: offer.tool for name, offer in self._state.hosts.items()}
+
+    def host_of(self, tool: str) -> str | None:
+        """The client_id that hosts this tool."""
+        offer = self._state.hosts.get(tool)
+        return offer.client_id if offer is not None else None
+
+    @property
+    def usage(self) -> Any:
+        """Cumulative usage as the log has it (`Usage`)."""
+        return self._state.usage
+
+    def args_digest(self, args: dict[str, Any]) -> str:
+        return args_digest(bytes.fromhex(self.start.secret), args)
+
+    def new_id(self, prefix: str) -> str:
+        return new_id(prefix)
+
+    async def history(self) -> list[list[JournalRecord]]:
+        """The journals of the thread's runs before this one, oldest first."""
+        found: list[list[JournalRecord]] = await self._history()
+        return found
+
+    # -- being told
+
+    @contextlib.contextmanager
+    def on_interrupt(self, callback: Callable[[], None]) -> Iterator[None]:
+        """While inside: called once for each correction that wants the model's turn interrupted now."""
+        self._interrupts.append(callback)
+        try:
+            yield
+        finally:
+            self._interrupts.remove(callback)
+
+    @contextlib.contextmanager
+    def on_cancel_call(self, tool_call_id: str, callback: Callable[[], None]) -> Iterator[None]:
+        """While inside: called when that one call is cancelled."""
+        self._call_cancels[tool_call_id] = callback
+        try:
+            yield
+        finally:
+            del self._call_cancels[tool_call_id]
+
+    # -- for the actor alone
+
+    def interrupt(self) -> None:
+        for callback in list(self._interrupts):
+            callback()
+
+    def cancel_call(self, tool_call_id: str) -> None:
+        if (callback := self._call_cancels.get(tool_call_id)) is not None:
+            callback()
+
+    def resolve(self, key: str, answer: Answer) -> None:
+        waiter = self._waiting.pop(key, None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(self._with_value(answer))
+
+    def stop(self) -> None:
+        """No new turn, no new call; and nobody waits for an answer that cannot come any more."""
+        self._stopping = True
+        for waiter in self._waiting.values():
+            if not waiter.done():
+                waiter.set_exception(Stopping())
+                # Nobody may be waiting: then the exception is not a surprise to report.
+                waiter.exception()
+        self._waiting.clear()
+
+    def _with_value(self, answer: Answer) -> Answer:
+        """A client-run tool's result is large and wanted once: it goes with the first who reads it."""
+        result = self._state.tool_values.pop(answer.key, None)
+        return answer if result is None else msgspec.structs.replace(answer, value=result.value)
+
+    async def _put_and_wait(self, item: Input) -> Any:
+        if self._state.ended:
+            raise Stopping
+        reply = asyncio.get_running_loop().create_future()
+        await self._mailbox.put_output(item, reply=reply)
+        return await reply
+
+
+def question_key(question: Question) -> str:
+    """The id by which a question is answered."""
+    match question:
+        case ApprovalRequired():
+            return question.approval_id
+        case InputRequired():
+            return question.input_id
+        case ToolRequested():
+            return question.tool_call_id

@@ -1,0 +1,553 @@
+"""A run's working state, and `apply`: the one function that changes it. Pure: no clock, no I/O, no ids of its own.
+
+The state is a fold of the run's events and journal and of nothing else, so it is the same after a crash as before it
+(tests/runs/test_properties.py holds it to that). It is changed in place: the actor owns it, and drops it whole when a
+write fails. What clients see of a run is another fold of the same events: `midstream_protocol.view`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from midstream.log import JournalRecord, StoredReceipt
+from midstream.runs.contract import CallRecord, Offered, Principal, ResultRecord
+from midstream_protocol.codec import parse_iso
+from midstream_protocol.commands import ClientTool, Command
+from midstream_protocol.events import (
+    TERMINAL_TYPES,
+    ApprovalRequired,
+    ApprovalResolved,
+    CancelMode,
+    CorrectionAccepted,
+    CorrectionApplied,
+    CorrectionHeld,
+    CorrectionMode,
+    CorrectionReturned,
+    CorrectionRevoked,
+    Effect,
+    InputRequired,
+    InputResolved,
+    MessageCompleted,
+    MessageDelta,
+    MessageStarted,
+    MessageSuperseded,
+    Outcome,
+    Payload,
+    RecoveryStarted,
+    RunCancelling,
+    RunStarted,
+    RunStatusChanged,
+    RunStep,
+    ToolCompleted,
+    ToolFailed,
+    ToolPending,
+    ToolPreparing,
+    ToolRequested,
+    ToolStarted,
+    Usage,
+    UsageUpdated,
+)
+from midstream_protocol.frames import Receipt
+
+# -- what goes in
+
+
+class Drafted(Struct, kw_only=True, frozen=True):
+    """Events that agent code proposes, with the journal that belongs to them."""
+
+    payloads: tuple[Payload, ...]
+    journal: tuple[JournalRecord, ...] = ()
+    step_id: str | None = None
+
+
+class TakeCorrections(Struct, kw_only=True, frozen=True):
+    """The loop is at a safe point and takes what is due."""
+
+    step_id: str
+    ending: bool
+
+
+class End(Struct, kw_only=True, frozen=True):
+    """The program is done. `return_corrections`: it cannot use any that are pending, so give them back."""
+
+    result: Any
+    return_corrections: bool = False
+
+
+class Asked(Struct, kw_only=True, frozen=True):
+    """A client's command, at the run's door."""
+
+    command: Command
+    principal: Principal
+    client_id: str | None
+    fingerprint: str
+
+
+class Offer(Struct, kw_only=True, frozen=True):
+    """A client takes over hosting of these tools for future calls."""
+
+    client_id: str
+    tools: tuple[ClientTool, ...]
+
+
+class ProgramEnded(Struct, kw_only=True, frozen=True):
+    """The program's task is over (or given up, `abandoned`), without `End`. `code` None: it was cancelled."""
+
+    code: str | None = None
+    text: str = ""
+    retryable: bool = False
+    error_id: str = ""
+    resume: Any = None
+    abandoned: bool = False
+
+
+class Recovered(Struct, kw_only=True, frozen=True):
+    """A new actor took the run over. `gone`: no program can continue it, and why."""
+
+    gone: str | None = None
+
+
+class Dequeued(Struct, kw_only=True, frozen=True):
+    """The thread is free: a queued run may begin."""
+
+
+class Tick(Struct, kw_only=True, frozen=True):
+    """Time has passed; every deadline is looked at."""
+
+
+Input = Drafted | TakeCorrections | End | Asked | Offer | ProgramEnded | Recovered | Dequeued | Tick
+
+
+# -- what comes out
+
+
+class Planned(Struct, kw_only=True, frozen=True):
+    """One event that was decided and has no seq yet."""
+
+    payload: Payload
+    step_id: str | None = None
+    client_id: str | None = None
+    command_id: str | None = None
+
+
+@dataclass(slots=True)
+class Decision:
+    """What follows from one input. `reply` goes to whoever asked, after the write; so does `refused`."""
+
+    events: list[Planned] = field(default_factory=list)
+    journal: list[JournalRecord] = field(default_factory=list)
+    receipt: Receipt | None = None
+    remember: str | None = None
+    """The fingerprint to remember the receipt under; None: it is not remembered."""
+    reply: Any = None
+    refused: Exception | None = None
+
+
+# -- the state
+
+
+class Answer(Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """How a question was settled. `decision`: an approval's, or `answered`/`expired`/`cancelled` of an input, or
+    `completed`/`failed` of a client-run tool (then `value`, or `code` and `text`).
+    """
+
+    key: str
+    seq: int
+    decision: str
+    by: str
+    reason: str | None = None
+    edited: bool = False
+    value: Any = None
+    code: str | None = None
+    text: str | None = None
+    outcome: Outcome | None = None
+
+
+class CorrectionState(Struct, kw_only=True):
+    correction_id: str
+    text: str
+    mode: CorrectionMode
+    state: Literal["accepted", "held", "applied", "returned", "revoked"]
+    preempts: bool
+    """It came in as `now` while a message was being written: that message is interrupted for it."""
+
+
+@dataclass(slots=True)
+class CallState:
+    tool_call_id: str
+    tool: str
+    label: str
+    message_id: str | None
+    state: Literal["preparing", "requested", "running", "background", "completed", "failed"]
+    args_digest: str | None = None
+    client_id: str | None = None
+    attempt: int = 0
+    outcome: Outcome = "not_started"
+    opened_ms: int = 0
+
+    @property
+    def open(self) -> bool:
+        return self.state not in ("completed", "failed")
+
+
+@dataclass(slots=True)
+class OpenQuestion:
+    """What waits for somebody: an approval, an input, or a client-run tool."""
+
+    key: str
+    payload: ApprovalRequired | InputRequired | ToolRequested
+    expires_ms: int
+
+
+@dataclass(slots=True)
+class OpenMessage:
+    message_id: str
+    text: list[str]
+
+
+@dataclass(slots=True)
+class Cancelling:
+    mode: CancelMode
+    by: str
+    reason: str | None
+    since_ms: int
+    forced: bool
+    """Asked again: the grace is skipped."""
+
+
+@dataclass(slots=True)
+class Host:
+    client_id: str
+    tool: ClientTool
+
+
+NO_USAGE: Final = Usage(input_tokens=0, output_tokens=0, cached_input_tokens=0, total_tokens=0, by_model={})
+
+
+@dataclass(slots=True)
+class RunState:
+    run_id: str
+    created_ms: int = 0
+    head: int = 0
+    agent: str = ""
+    thread_id: str = ""
+    status: str = "running"
+    phase: str = "working"
+    ended: bool = False
+    message: dict[str, OpenMessage] = field(default_factory=dict)
+    steps: dict[str, RunStep] = field(default_factory=dict)
+    calls: dict[str, CallState] = field(default_factory=dict)
+    call_args: dict[str, dict[str, Any]] = field(default_factory=dict)
+    questions: dict[str, OpenQuestion] = field(default_factory=dict)
+    answers: dict[str, Answer] = field(default_factory=dict)
+    approvals: dict[str, str] = field(default_factory=dict)
+    """tool_call_id → the newest approval about it."""
+    tool_values: dict[str, ResultRecord] = field(default_factory=dict)
+    """Results of client-run tools that their program has not read yet."""
+    corrections: dict[str, CorrectionState] = field(default_factory=dict)
+    cancelling: Cancelling | None = None
+    call_cancels: set[str] = field(default_factory=set)
+    grants: dict[str, str] = field(default_factory=dict)
+    hosts: dict[str, Host] = field(default_factory=dict)
+    usage: Usage = NO_USAGE
+    recoveries: int = 0
+    """Recoveries since the last progress."""
+    receipts: dict[str, StoredReceipt] = field(default_factory=dict)
+
+    # -- questions about it
+
+    def is_open(self, key: str) -> bool:
+        return key in self.questions
+
+    def answer(self, key: str) -> Answer | None:
+        return self.answers.get(key)
+
+    def approval_of(self, tool_call_id: str) -> Answer | None:
+        approval_id = self.approvals.get(tool_call_id)
+        return self.answers.get(approval_id) if approval_id is not None else None
+
+    def open_approval_of(self, tool_call_id: str) -> str | None:
+        approval_id = self.approvals.get(tool_call_id)
+        return approval_id if approval_id is not None and approval_id in self.questions else None
+
+    def open_calls(self) -> list[CallState]:
+        return [call for call in self.calls.values() if call.open]
+
+    def pending_corrections(self) -> list[CorrectionState]:
+        return [c for c in self.corrections.values() if c.state in ("accepted", "held")]
+
+    def due_corrections(self, *, ending: bool) -> list[CorrectionState]:
+        if self.waits_for_approval():
+            return []
+        return [c for c in self.pending_corrections() if ending or c.mode != "when_idle"]
+
+    def has_due_correction(self, *, ending: bool) -> bool:
+        return bool(self.corrections) and bool(self.due_corrections(ending=ending))
+
+    def waits_for_approval(self) -> bool:
+        return any(isinstance(q.payload, ApprovalRequired) for q in self.questions.values())
+
+    def waits_for_people(self) -> bool:
+        return any(not isinstance(q.payload, ToolRequested) for q in self.questions.values())
+
+    def effects(self) -> list[Effect]:
+        return [Effect(tool_call_id=c.tool_call_id, tool=c.tool, outcome=c.outcome) for c in self.calls.values()]
+
+    def log_status(self) -> str:
+        """The status the store keeps: `waiting` only when nothing but a person can move the run on, so that a crash
+        while something else was under way is noticed at once.
+        """
+        if self.ended or self.status == "queued":
+            return self.status
+        busy = self.message or any(c.state in ("running", "background") for c in self.calls.values())
+        return "waiting" if self.questions and not busy and self.cancelling is None else "running"
+
+    def wake_at(self) -> int | None:
+        """Unix ms of the next deadline that is in the log."""
+        return min((q.expires_ms for q in self.questions.values()), default=None) if not self.ended else None
+
+
+# -- apply
+
+_PROGRESS: Final = frozenset(
+    cls.TYPE for cls in (MessageCompleted, ToolCompleted, ToolFailed, ApprovalResolved, InputResolved)
+)
+
+
+def apply(state: RunState, seq: int, payload: Payload, ts_ms: int) -> None:
+    """Move `state` over the event `seq`, which happened at `ts_ms` (Unix milliseconds)."""
+    state.head = seq
+    kind = payload.TYPE
+    step = _STEPS.get(kind)
+    if step is not None:
+        step(state, payload, seq, ts_ms)
+    if kind in _PROGRESS:
+        state.recoveries = 0
+    elif kind in TERMINAL_TYPES:
+        state.ended = True
+        state.status = kind.removeprefix("run.")
+
+
+def apply_journal(state: RunState, record: JournalRecord, *, live: bool) -> None:
+    """Take from the journal what `decide` needs. `live` False: the record is from before this actor's program."""
+    if record.kind == "call":
+        call = msgspec.json.decode(record.data, type=CallRecord)
+        state.call_args[record.key] = call.args
+    elif record.kind == "offer":
+        offered = msgspec.json.decode(record.data, type=Offered)
+        for tool in offered.tools:
+            state.hosts[tool.name] = Host(client_id=offered.client_id, tool=tool)
+    elif record.kind == "result" and live and record.key in state.calls and state.calls[record.key].client_id:
+        state.tool_values[record.key] = msgspec.json.decode(record.data, type=ResultRecord)
+
+
+def apply_receipt(state: RunState, receipt: StoredReceipt) -> None:
+    state.receipts[receipt.command_id] = receipt
+
+
+Step = Callable[[RunState, Any, int, int], None]
+
+
+def _run_started(state: RunState, p: RunStarted, _seq: int, ts_ms: int) -> None:
+    state.agent = p.agent
+    state.thread_id = p.thread_id
+    state.created_ms = ts_ms
+
+
+def _run_status(state: RunState, p: RunStatusChanged, _seq: int, _ts: int) -> None:
+    state.status = p.status
+    state.phase = p.phase
+
+
+def _run_step(state: RunState, p: RunStep, _seq: int, _ts: int) -> None:
+    if p.state == "started":
+        state.steps[p.step_id] = p
+    else:
+        state.steps.pop(p.step_id, None)
+
+
+def _run_cancelling(state: RunState, p: RunCancelling, _seq: int, ts_ms: int) -> None:
+    if p.tool_call_id is not None:
+        state.call_cancels.add(p.tool_call_id)
+        return
+    before = state.cancelling
+    forced = before is not None and before.mode == "now"
+    # The first who asked for this mode is who did it; asking again only hurries it.
+    since = before.since_ms if before is not None and before.mode == p.mode else ts_ms
+    state.cancelling = Cancelling(mode=p.mode, by=p.by, reason=p.reason, since_ms=since, forced=forced)
+
+
+def _message_started(state: RunState, p: MessageStarted, _seq: int, _ts: int) -> None:
+    state.message[p.message_id] = OpenMessage(message_id=p.message_id, text=[])
+
+
+def _message_delta(state: RunState, p: MessageDelta, _seq: int, _ts: int) -> None:
+    state.message[p.message_id].text.append(p.text)
+
+
+def _message_completed(state: RunState, p: MessageCompleted, _seq: int, _ts: int) -> None:
+    state.message.pop(p.message_id, None)
+
+
+def _message_superseded(state: RunState, p: MessageSuperseded, _seq: int, _ts: int) -> None:
+    state.message.pop(p.message_id, None)
+    for call in [c for c in state.calls.values() if c.message_id == p.message_id and c.state == "preparing"]:
+        del state.calls[call.tool_call_id]
+
+
+def _call(  # noqa: PLR0917 - private, and always called with all six
+    state: RunState, tool_call_id: str, tool: str, label: str, message_id: str | None, ts_ms: int
+) -> CallState:
+    call = state.calls.get(tool_call_id)
+    if call is None:
+        call = state.calls[tool_call_id] = CallState(
+            tool_call_id=tool_call_id,
+            tool=tool,
+            label=label,
+            message_id=message_id,
+            state="preparing",
+            opened_ms=ts_ms,
+        )
+    return call
+
+
+def _tool_preparing(state: RunState, p: ToolPreparing, _seq: int, ts_ms: int) -> None:
+    _call(state, p.tool_call_id, p.tool, p.label, p.message_id, ts_ms)
+
+
+def _tool_started(state: RunState, p: ToolStarted, _seq: int, ts_ms: int) -> None:
+    call = _call(state, p.tool_call_id, p.tool, p.label, p.message_id, ts_ms)
+    call.state, call.outcome, call.attempt, call.args_digest = "running", "unknown", p.attempt, p.args_digest
+    call.opened_ms = ts_ms
+
+
+def _tool_requested(state: RunState, p: ToolRequested, _seq: int, ts_ms: int) -> None:
+    call = _call(state, p.tool_call_id, p.tool, p.label, p.message_id, ts_ms)
+    call.state, call.outcome, call.client_id = "requested", "unknown", p.client_id
+    call.opened_ms = ts_ms
+    state.questions[p.tool_call_id] = OpenQuestion(key=p.tool_call_id, payload=p, expires_ms=parse_iso(p.expires_at))
+
+
+def _tool_pending(state: RunState, p: ToolPending, _seq: int, _ts: int) -> None:
+    state.calls[p.tool_call_id].state = "background"
+
+
+def _tool_completed(state: RunState, p: ToolCompleted, seq: int, _ts: int) -> None:
+    call = state.calls[p.tool_call_id]
+    call.state, call.outcome = "completed", "completed"
+    if state.questions.pop(p.tool_call_id, None) is not None:
+        state.answers[p.tool_call_id] = Answer(
+            key=p.tool_call_id, seq=seq, decision="completed", by=call.client_id or ""
+        )
+
+
+def _tool_failed(state: RunState, p: ToolFailed, seq: int, _ts: int) -> None:
+    call = _call(state, p.tool_call_id, "", "", None, 0)
+    call.state, call.outcome = "failed", p.outcome
+    if state.questions.pop(p.tool_call_id, None) is not None:
+        state.answers[p.tool_call_id] = Answer(
+            key=p.tool_call_id,
+            seq=seq,
+            decision="failed",
+            by=call.client_id or "",
+            code=p.code,
+            text=p.text,
+            outcome=p.outcome,
+        )
+
+
+def _approval_required(state: RunState, p: ApprovalRequired, _seq: int, ts_ms: int) -> None:
+    call = _call(state, p.tool_call_id, p.tool, p.label, None, ts_ms)
+    call.args_digest = p.args_digest
+    state.approvals[p.tool_call_id] = p.approval_id
+    state.questions[p.approval_id] = OpenQuestion(key=p.approval_id, payload=p, expires_ms=parse_iso(p.expires_at))
+
+
+def _approval_resolved(state: RunState, p: ApprovalResolved, seq: int, _ts: int) -> None:
+    question = state.questions.pop(p.approval_id, None)
+    state.answers[p.approval_id] = Answer(
+        key=p.approval_id, seq=seq, decision=p.decision, by=p.by, reason=p.reason, edited=p.edited
+    )
+    if p.grant_id is not None and question is not None and isinstance(question.payload, ApprovalRequired):
+        state.grants[question.payload.tool] = p.grant_id
+    if (call := state.calls.get(p.tool_call_id)) is not None:
+        call.args_digest = p.args_digest
+
+
+def _input_required(state: RunState, p: InputRequired, _seq: int, _ts: int) -> None:
+    state.questions[p.input_id] = OpenQuestion(key=p.input_id, payload=p, expires_ms=parse_iso(p.expires_at))
+
+
+def _input_resolved(state: RunState, p: InputResolved, seq: int, _ts: int) -> None:
+    state.questions.pop(p.input_id, None)
+    gone = p.by == SYSTEM
+    state.answers[p.input_id] = Answer(
+        key=p.input_id, seq=seq, decision="expired" if gone else "answered", by=p.by, value=p.answer
+    )
+
+
+def _correction_accepted(state: RunState, p: CorrectionAccepted, _seq: int, _ts: int) -> None:
+    state.corrections[p.correction_id] = CorrectionState(
+        correction_id=p.correction_id,
+        text=p.text,
+        mode=p.mode,
+        state="accepted",
+        preempts=p.mode == "now" and bool(state.message),
+    )
+
+
+def _correction_moved(to: Literal["held", "applied", "returned", "revoked"]) -> Step:
+    def step(state: RunState, p: Any, _seq: int, _ts: int) -> None:
+        state.corrections[p.correction_id].state = to
+
+    return step
+
+
+def _usage_updated(state: RunState, p: UsageUpdated, _seq: int, _ts: int) -> None:
+    state.usage = Usage(
+        input_tokens=p.input_tokens,
+        output_tokens=p.output_tokens,
+        cached_input_tokens=p.cached_input_tokens,
+        total_tokens=p.total_tokens,
+        by_model=p.by_model,
+    )
+
+
+def _recovery_started(state: RunState, p: RecoveryStarted, _seq: int, _ts: int) -> None:
+    if p.kind == "crash":
+        state.recoveries += 1
+
+
+SYSTEM: Final = "system"
+"""`by` when no person did it."""
+
+_STEPS: Final[dict[str, Step]] = {
+    RunStarted.TYPE: _run_started,
+    RunStatusChanged.TYPE: _run_status,
+    RunStep.TYPE: _run_step,
+    RunCancelling.TYPE: _run_cancelling,
+    MessageStarted.TYPE: _message_started,
+    MessageDelta.TYPE: _message_delta,
+    MessageCompleted.TYPE: _message_completed,
+    MessageSuperseded.TYPE: _message_superseded,
+    ToolPreparing.TYPE: _tool_preparing,
+    ToolStarted.TYPE: _tool_started,
+    ToolRequested.TYPE: _tool_requested,
+    ToolPending.TYPE: _tool_pending,
+    ToolCompleted.TYPE: _tool_completed,
+    ToolFailed.TYPE: _tool_failed,
+    ApprovalRequired.TYPE: _approval_required,
+    ApprovalResolved.TYPE: _approval_resolved,
+    InputRequired.TYPE: _input_required,
+    InputResolved.TYPE: _input_resolved,
+    CorrectionAccepted.TYPE: _correction_accepted,
+    CorrectionHeld.TYPE: _correction_moved("held"),
+    CorrectionApplied.TYPE: _correction_moved("applied"),
+    CorrectionReturned.TYPE: _correction_moved("returned"),
+    CorrectionRevoked.TYPE: _correction_moved("revoked"),
+    UsageUpdated.TYPE: _usage_updated,
+    RecoveryStarted.TYPE: _recovery_started,
+}

@@ -1,0 +1,111 @@
+"""A thread is a conversation of runs: one at a time, unless asked otherwise. Its record is changed by compare-and-swap
+through `decide_thread`, which is pure.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from midstream.log import Records, VersionConflict
+from midstream_protocol.errors import Busy
+
+_TRIES = 20
+
+
+class Thread(Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """`active` writes the conversation now, `queue` waits for it, `head` was the last to end. All are run ids."""
+
+    active: str | None = None
+    queue: tuple[str, ...] = ()
+    head: str | None = None
+    runs: tuple[str, ...] = ()
+    """Ended runs in the order they ended, newest last, as many as a conversation is made of."""
+
+
+class Place(Struct, kw_only=True, frozen=True):
+    """Where a start ended up. `previous` is the run whose conversation it continues."""
+
+    kind: Literal["active", "queued", "parallel", "correct"]
+    active: str | None = None
+    previous: tuple[str, ...] = ()
+
+
+def decide_thread(thread: Thread, run_id: str, *, if_busy: str, active_ended: bool) -> tuple[Thread, Place]:
+    """Find a place for a run. Raises `Busy`. The same run again finds the place it has."""
+    if thread.active == run_id:
+        return thread, Place(kind="active", previous=thread.runs)
+    if run_id in thread.queue:
+        return thread, Place(kind="queued", active=thread.active, previous=thread.runs)
+    if thread.active is None or active_ended:
+        # A lost release heals here: the run that holds the thread has ended.
+        before = ended(thread, thread.active, keep=KEEP) if thread.active is not None else thread
+        return msgspec.structs.replace(before, active=run_id), Place(kind="active", previous=before.runs)
+    match if_busy:
+        case "queue":
+            place = Place(kind="queued", active=thread.active, previous=thread.runs)
+            return msgspec.structs.replace(thread, queue=(*thread.queue, run_id)), place
+        case "parallel":
+            return thread, Place(kind="parallel", previous=thread.runs)
+        case "correct":
+            return thread, Place(kind="correct", active=thread.active)
+        case _:
+            raise Busy("a run of this thread is under way: wait for it, or say if_busy: queue, correct or parallel")
+
+
+KEEP = 50
+"""Ended runs a thread remembers for its conversation."""
+
+
+def ended(thread: Thread, run_id: str, *, keep: int = KEEP) -> Thread:
+    """The thread after a run of it has ended. A run that was queued only leaves the queue."""
+    if run_id in thread.queue:
+        return msgspec.structs.replace(thread, queue=tuple(r for r in thread.queue if r != run_id))
+    if run_id in thread.runs:
+        return thread
+    active = None if thread.active == run_id else thread.active
+    runs = (*thread.runs, run_id)[-keep:]
+    return msgspec.structs.replace(thread, active=active, head=run_id, runs=runs)
+
+
+def promoted(thread: Thread) -> tuple[Thread, str | None]:
+    """Give a free thread to the first in its queue."""
+    if thread.active is not None or not thread.queue:
+        return thread, None
+    first, *rest = thread.queue
+    return msgspec.structs.replace(thread, active=first, queue=tuple(rest)), first
+
+
+class Threads:
+    """The thread records of every principal."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    async def get(self, space: str, thread_id: str) -> Thread:
+        record = await self._records.get(f"thread.{space}", thread_id)
+        return Thread() if record is None else msgspec.json.decode(record.data, type=Thread)
+
+    async def update(self, space: str, thread_id: str, change: Callable[[Thread], Thread]) -> Thread:
+        """Compare-and-swap until it holds. `change` may be called again, and may raise."""
+        kind = f"thread.{space}"
+        for _ in range(_TRIES):
+            record = await self._records.get(kind, thread_id)
+            before = Thread() if record is None else msgspec.json.decode(record.data, type=Thread)
+            after = change(before)
+            if after == before and record is not None:
+                return after
+            try:
+                version = record.version if record is not None else 0
+                await self._records.put(kind, thread_id, msgspec.json.encode(after), expect_version=version)
+            except VersionConflict:
+                continue
+            return after
+        raise Busy("this thread is changing too fast: try again")
+
+
+def queue_position(thread: Thread, run_id: str) -> int | None:
+    """1 is the next to run; None: not queued."""
+    queue: Sequence[str] = thread.queue
+    return queue.index(run_id) + 1 if run_id in queue else None
