@@ -4,6 +4,8 @@ A case's events are written by hand. Its views are what `fold` makes of them, an
 contract: read the diff before you commit it.
 """
 
+# ruff: noqa: INP001 - a script, not a package
+
 import json
 import sys
 from pathlib import Path

@@ -6,7 +6,8 @@ join to its text; a call, an approval, an input, a correction and a step live as
 closed before the end; from an immediate cancel on nothing new begins.
 """
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from msgspec import Struct
@@ -217,7 +218,7 @@ class _Log:
             self._wrong(event, f"says {p.outcome} of call {p.tool_call_id}, which never started")
         call.outcome = p.outcome
 
-    def _move(self, event: Event, tool_call_id: str, allowed: Set[str], state: str) -> _Call:
+    def _move(self, event: Event, tool_call_id: str, allowed: AbstractSet[str], state: str) -> _Call:
         call = self.calls.setdefault(tool_call_id, _Call())
         if call.state not in allowed:
             self._wrong(event, f"speaks of call {tool_call_id}, which is {call.state}")

@@ -260,6 +260,11 @@ def _message_superseded(view: View, p: ev.MessageSuperseded, _event: Event) -> d
 
 # -- tool calls
 
+_PASSING: Final[dict[str, Any]] = dict.fromkeys(
+    ("text", "fraction", "chunk", "code", "max_attempts", "wait_s", "expires_at", "expires_in_s")
+)
+"""Fields that say how a call is getting on: the next state of the call does not inherit them."""
+
 
 def _call(view: View, tool_call_id: str, state: CallState | None, said: dict[str, Any]) -> dict[str, Any]:
     """The call with what was `said` written over it; a call first heard of now is named as well as `said` can."""
@@ -274,11 +279,11 @@ def _call(view: View, tool_call_id: str, state: CallState | None, said: dict[str
 
 
 def _tool(state: CallState) -> Callable[[View, Any, Event], dict[str, Any]]:
-    return lambda view, p, _event: _call(view, p.tool_call_id, state, _said(p))
+    return lambda view, p, _event: _call(view, p.tool_call_id, state, _PASSING | _said(p))
 
 
 def _tool_requested(view: View, p: ev.ToolRequested, _event: Event) -> dict[str, Any]:
-    return _call(view, p.tool_call_id, "requested", _said(p)) | _opened(view, "tool", p)
+    return _call(view, p.tool_call_id, "requested", _PASSING | _said(p)) | _opened(view, "tool", p)
 
 
 def _tool_progress(view: View, p: ev.ToolProgress, _event: Event) -> dict[str, Any]:
@@ -290,7 +295,8 @@ def _tool_progress(view: View, p: ev.ToolProgress, _event: Event) -> dict[str, A
 
 def _tool_ended(state: CallState) -> Callable[[View, Any, Event], dict[str, Any]]:
     def ended(view: View, p: ev.ToolCompleted | ev.ToolFailed, _event: Event) -> dict[str, Any]:
-        return _call(view, p.tool_call_id, state, _said(p)) | _closed(view, "tool", "tool_call_id", p.tool_call_id)
+        closed = _closed(view, "tool", "tool_call_id", p.tool_call_id)
+        return _call(view, p.tool_call_id, state, _PASSING | _said(p)) | closed
 
     return ended
 
@@ -334,7 +340,7 @@ def _input_resolved(view: View, p: ev.InputResolved, _event: Event) -> dict[str,
 def _correction(state: str) -> Callable[[View, Any, Event], dict[str, Any]]:
     def changed(view: View, p: Any, _event: Event) -> dict[str, Any]:
         at = _find(view.corrections, "correction_id", p.correction_id)
-        said = {**_said(p), "state": state}
+        said = {"reason": None, **_said(p), "state": state}
         if at < 0:
             correction = CorrectionView(**{"mode": "next_step", **said})
         else:

@@ -44,12 +44,16 @@ def assistant(*parts: Text | Reasoning | Call | Opaque) -> AssistantMessage:
 
 
 def test_a_sound_conversation_is_left_as_it_is() -> None:
-    sound = [user(Text(text="a")), assistant(Text(text="b"), call("1")), user(result("1"), Text(text="c"))]
+    sound: list[Message] = [
+        user(Text(text="a")),
+        assistant(Text(text="b"), call("1")),
+        user(result("1"), Text(text="c")),
+    ]
     assert repaired(sound) == sound
 
 
 def test_a_correction_while_tools_run_comes_after_all_their_results() -> None:
-    told = [
+    told: list[Message] = [
         user(Text(text="go")),
         assistant(call("1"), call("2")),
         user(result("2")),
@@ -152,7 +156,8 @@ def test_a_result_that_came_before_the_next_answer_is_told(messages: list[Messag
                 owed = {one.id: one for one in calls_of(message)}
         else:
             for part in message.parts:
-                if isinstance(part, Result) and owed.pop(part.call_id, None):
+                if isinstance(part, Result) and part.call_id in owed:
+                    del owed[part.call_id]
                     told.add(part.content)
     kept = {part.content for one in repaired(messages) for part in one.parts if isinstance(part, Result)}
     assert told <= kept | {NOT_RUN}

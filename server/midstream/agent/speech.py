@@ -77,7 +77,7 @@ class Speech:
         return message
 
     async def supersede(self, reason: str, *more: Payload) -> None:
-        facts: list[Payload] = [*more]
+        facts: list[Payload] = [*self._spent(), *more]
         if self.open:
             facts.insert(0, MessageSuperseded(message_id=self.message_id, reason=reason))
         self.open = False
@@ -95,12 +95,11 @@ class Speech:
             )
 
     def _ending(self, code: str) -> tuple[list[Payload], AssistantMessage | None]:
-        spent = [add_usage(self._port.usage, self.usage, model=self.model)] if self.usage != TokenUsage() else []
         if not self.open:
             return [], None
         if not self.text:
             # Its calls in preparation go with it.
-            return [MessageSuperseded(message_id=self.message_id, reason=code), *spent], None
+            return [MessageSuperseded(message_id=self.message_id, reason=code), *self._spent()], None
         dropped = [
             ToolFailed(
                 tool_call_id=call_id,
@@ -113,7 +112,11 @@ class Speech:
         ]
         # Calls half written, and thinking that is not signed yet, cannot be given back to a model.
         message = AssistantMessage(parts=(Text(text=self.text),))
-        return [self._completed("interrupted", None), *dropped, *spent], message
+        return [self._completed("interrupted", None), *dropped, *self._spent()], message
+
+    def _spent(self) -> list[Payload]:
+        """What the model said of its tokens when it began: an answer that was cut short has cost them all the same."""
+        return [add_usage(self._port.usage, self.usage, model=self.model)] if self.usage != TokenUsage() else []
 
     def _completed(self, state: str, stop_reason: str | None) -> MessageCompleted:
         return MessageCompleted(

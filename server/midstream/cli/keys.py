@@ -142,7 +142,7 @@ def _edit(text: str) -> Intent:
     except ValueError as wrong:
         return Say(f"that is not JSON ({wrong}); type e and an object with the arguments to replace")
     if not isinstance(args, dict):
-        return Say("arguments are a JSON object, such as {\"path\": \"notes.txt\"}")
+        return Say('arguments are a JSON object, such as {"path": "notes.txt"}')
     return Edit(args)
 
 

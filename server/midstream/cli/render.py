@@ -27,6 +27,10 @@ class Renderer:
         self.ended: str | None = None
         self.last_correction: str | None = None
         self._own_input = own_input
+        self._forget()
+
+    def _forget(self) -> None:
+        self.asks.clear()
         self._settled: set[str] = set()
         self._labels: dict[str, str] = {}
         self._texts: dict[str, str] = {}
@@ -59,9 +63,7 @@ class Renderer:
 
     def reset(self, frame: RunReset) -> Iterator[Part]:
         """Start over from the snapshot."""
-        last_shown = self._last_text
-        self.__init__(own_input=True)  # type: ignore[misc]
-        del last_shown
+        self._forget()
         yield Break()
         yield line(f"--- the server starts over ({frame.reason}); the run as it is now: ---", "warn")
         if frame.snapshot is not None:
@@ -166,6 +168,8 @@ class Renderer:
         heard = self._texts.get(message_id, "")
         # A reader that came in the middle has shown the end of it; nothing is missing then but what came before.
         if payload.text.startswith(heard):
+            if self._speaker not in (message_id, None):
+                yield Break()
             yield from self._catch_up(message_id, payload.text)
         self._last_text = payload.text
         self._shown.pop(message_id, None)

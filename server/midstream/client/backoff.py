@@ -4,6 +4,7 @@ Full jitter: a random moment within the whole interval, so that the clients of a
 in waves (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
 """
 
+import json
 from typing import Final
 
 FIRST_INTERVAL_S: Final = 0.25
@@ -29,3 +30,12 @@ class Backoff:
         interval = min(MAX_INTERVAL_S, FIRST_INTERVAL_S * 2.0 ** min(self.failures, _MAX_EXPONENT))
         self.failures += 1
         return told_s if told_s is not None else fraction * interval
+
+
+def told_in(reason: str) -> float | None:
+    """`reconnect_in_s` in a close reason, if the server put it there."""
+    try:
+        told = json.loads(reason)["reconnect_in_s"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return float(told) if isinstance(told, int | float) and told >= 0 else None

@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from midstream.client.backoff import Backoff
+from midstream.client.backoff import Backoff, told_in
 from midstream.client.cursor import Cursor
 from midstream.client.errors import Disconnected, Unreachable, closing, refusal
 from midstream.client.updates import Received, Update
@@ -88,7 +88,7 @@ class Answer(Struct, frozen=True):
 
 
 class Adopt(Struct, frozen=True):
-    """A command made a run, and this connection is attached to it."""
+    """A command made (or found) a run, and this connection is attached to it."""
 
     run_id: str
 
@@ -252,6 +252,9 @@ class ClientCore:
             return self._fail(Unreachable(f"it closed before it was ready ({code}) {reason}".strip()))
         ready_for = None if self._ready_at is None else now - self._ready_at
         self._backoff.connection_ended(ready_for_s=ready_for)
+        if (told_s := told_in(reason)) is not None:
+            self._told_s = told_s
+            reason = "the server is going down"
         return self._reconnect(reason or f"close code {code}")
 
     # -- time
@@ -331,9 +334,8 @@ class ClientCore:
         return [Detached(cursor.run_id, refusal(receipt))]
 
     def _adopted(self, command: Command, receipt: Receipt) -> Iterable[Action]:
-        """Follow a run that this command made: its `run.attached` comes next."""
-        made_one = command.type == RunStart.TYPE or receipt.as_ == "started"
-        if receipt.status != "accepted" or receipt.run_id is None or not made_one:
+        """A command that made or found another run than the one it named attaches us: its `run.attached` comes next."""
+        if receipt.status != "accepted" or receipt.run_id is None or receipt.run_id == command.run_id:
             return
         cursor = self.runs.setdefault(receipt.run_id, Cursor(receipt.run_id))
         if isinstance(command.payload, RunStart):

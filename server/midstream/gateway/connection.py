@@ -31,7 +31,8 @@ from midstream_protocol.frames import (
 
 from midstream.gateway.errors import refusal_receipt
 from midstream.gateway.wire import Wire
-from midstream.runs import Attachment, Subscription
+from midstream.runs.attachment import Attachment
+from midstream.runs.subscription import Subscription
 
 MAX_UNREAD_BYTES: Final = 256 * 1024
 """Refusals and pongs that wait to be written: over this the client sends and does not read."""

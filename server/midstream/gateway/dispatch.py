@@ -20,8 +20,9 @@ from midstream.gateway.auth import Authenticator, Credentials
 from midstream.gateway.connection import Connection, Slot, Ticket
 from midstream.gateway.errors import as_refusal, refusal_receipt
 from midstream.gateway.lanes import Lanes
-from midstream.runs import Registry
+
 from midstream.runs.contract import Principal
+from midstream.runs.registry import Registry
 
 
 class Dispatcher:

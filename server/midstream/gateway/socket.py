@@ -76,8 +76,6 @@ class Socket:
     async def _put(self, message: dict[str, Any]) -> None:
         try:
             await self._send(message)
-        except TimeoutError:
-            raise
         except (OSError, RuntimeError) as ended:
             # OSError: the server saw the disconnect. RuntimeError: it closed the socket itself (a missing pong,
             # a frame over its limit) and this message came after that.

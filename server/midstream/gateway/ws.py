@@ -19,8 +19,9 @@ from midstream.gateway.connection import Connection
 from midstream.gateway.dispatch import Dispatcher
 from midstream.gateway.socket import Gone, Socket, Stalled
 from midstream.gateway.wire import Wire, negotiate
-from midstream.runs import SubscriptionLost
+
 from midstream.runs.contract import Principal
+from midstream.runs.subscription import SubscriptionLost
 from midstream.tasks import spawn, stop
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class LiveConnection:
         self._socket = socket
         self._more = asyncio.Event()
         self._heartbeat_due = False
+        self._reconnect_in_s = reconnect_in_s()
         self._connection = Connection(
             wire=wire,
             limits=options.connection_limits,
@@ -130,7 +132,6 @@ class LiveConnection:
 
     def announce_drain(self) -> None:
         """Tell the client that this server is going; commands are taken until the close."""
-        self._reconnect_in_s = reconnect_in_s()
         self._connection.send(ConnectionDraining(reconnect_in_s=self._reconnect_in_s))
 
     def close_for_drain(self) -> None:

@@ -136,14 +136,13 @@ class Transaction:
 
     def flush(self) -> None:
         """Write what was noted."""
-        for statement, values in (
-            (rows.UPDATE_RUN, [(*rows.run_changes(kept.standing), kept.id) for kept in self._changed]),
-            (rows.INSERT_EVENTS, self._events),
-            (rows.INSERT_JOURNAL, self._journal),
-            (rows.INSERT_RECEIPT, self._receipts),
-        ):
-            if values:
-                self.connection.executemany(statement, values)
+        connection = self.connection
+        if self._changed:
+            changes = [(kept.id, *rows.run_changes(kept.standing)) for kept in self._changed]
+            rows.write_many(connection, rows.UPDATE_RUNS, changes)
+        rows.write_many(connection, rows.INSERT_EVENTS, self._events)
+        rows.write_many(connection, rows.INSERT_JOURNAL, self._journal)
+        rows.write_many(connection, rows.INSERT_RECEIPTS, self._receipts)
         for kept in self._changed:
             kept.changed = False
         self._changed, self._events, self._journal, self._receipts = [], [], [], []

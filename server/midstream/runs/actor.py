@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+import msgspec
 import structlog
 
 from midstream.clock import Clock
@@ -15,9 +16,10 @@ from midstream.log import JournalRecord, Lease, Log, LogError
 from midstream.runs.beat import Beat, run_beat
 from midstream.runs.commands import Door
 from midstream.runs.contract import Limits, Program, Rules, RunFailure, StartRecord, Stopping
+from midstream.runs.inputs import ProgramEnded, Recovered, Tick
 from midstream.runs.mailbox import Mailbox
 from midstream.runs.port import Port
-from midstream.runs.state import ProgramEnded, Recovered, RunState, Tick
+from midstream.runs.state import RunState
 from midstream.runs.tail import Feed
 from midstream.tasks import spawn
 from midstream_protocol.events import CorrectionAccepted, Payload, RunCancelling
@@ -68,7 +70,7 @@ class Actor:
         """Why the actor gave up although the run goes on; None: it ended, or was handed over."""
         self._state = state
         self._log = log
-        self._limits = limits
+        self._limits = limits = _own_limits(limits, start)
         self._clock = clock
         self._program = program
         self._program_task: asyncio.Task[None] | None = None
@@ -199,10 +201,12 @@ class Actor:
             if isinstance(payload, RunCancelling):
                 if payload.tool_call_id is not None:
                     self._port.cancel_call(payload.tool_call_id)
-            elif isinstance(payload, CorrectionAccepted):
-                correction = self._state.corrections[payload.correction_id]
-                if correction.preempts:
-                    self._port.interrupt()
+            elif (
+                isinstance(payload, CorrectionAccepted)
+                and payload.mode == "now"
+                and not self._state.waits_for_approval()
+            ):
+                self._port.interrupt()
         if self._state.cancelling is not None:
             self._cancel_program()
         elif self._program_task is None and not self.queued and (begin or self._port.recovered):
@@ -306,6 +310,15 @@ class Actor:
             self.mailbox.put_control(ProgramEnded(abandoned=True))
         else:
             self.mailbox.put_control(Tick())
+
+
+def _own_limits(limits: Limits, start: StartRecord) -> Limits:
+    """The server's limits, lowered by what the run's starter asked for."""
+    asked = start.limits.deadline_s if start.limits is not None else None
+    if asked is None:
+        return limits
+    deadline = min(asked, limits.run_deadline_s) if limits.run_deadline_s else asked
+    return msgspec.structs.replace(limits, run_deadline_s=deadline)
 
 
 def _settle(reply: "asyncio.Future[Any]", value: Any, refused: Exception | None) -> None:

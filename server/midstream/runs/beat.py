@@ -14,8 +14,9 @@ from midstream.runs.coalesce import coalesce
 from midstream.runs.commands import Door
 from midstream.runs.contract import BadDraft
 from midstream.runs.decide import AGAIN, decide
+from midstream.runs.inputs import Decision, Drafted, Input
 from midstream.runs.mailbox import Posted
-from midstream.runs.state import Decision, Drafted, Input, RunState, apply, apply_journal, apply_receipt
+from midstream.runs.state import RunState, apply, apply_journal, apply_receipt
 from midstream_protocol.codec import event_bytes, iso_ms
 from midstream_protocol.events import Origin, Payload
 

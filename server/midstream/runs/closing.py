@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from midstream.runs.state import SYSTEM, OpenMessage, OpenQuestion, Planned, RunState
+from midstream.runs.inputs import Planned
+from midstream.runs.state import SYSTEM, OpenMessage, OpenQuestion, RunState
 from midstream_protocol.digest import terminal_digest
 from midstream_protocol.events import (
     ApprovalRequired,

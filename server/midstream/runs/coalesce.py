@@ -5,8 +5,8 @@ Only drafts that nobody waits for and that carry no journal, of one message and 
 
 from collections.abc import Iterable
 
+from midstream.runs.inputs import Drafted
 from midstream.runs.mailbox import Posted
-from midstream.runs.state import Drafted
 from midstream_protocol.events import MessageDelta
 
 

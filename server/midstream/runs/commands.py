@@ -15,7 +15,8 @@ from midstream.log import JournalRecord
 from midstream.runs.closing import close_question
 from midstream.runs.contract import CallRecord, Limits, ResultRecord, Rules
 from midstream.runs.drafts import HELD_FOR_APPROVAL, resumed
-from midstream.runs.state import Answer, Asked, Decision, OpenQuestion, Planned, RunState
+from midstream.runs.inputs import Asked, Decision, Planned
+from midstream.runs.state import Answer, OpenQuestion, RunState
 from midstream_protocol.codec import json_safe
 from midstream_protocol.commands import (
     ApprovalRespond,

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec import Struct
 
@@ -189,3 +189,28 @@ class CorrectionsPending(Exception):
 
 class BadDraft(ValueError):
     """Agent code proposed an event that the order of events does not allow. A defect of that code."""
+
+
+class _NoRules:
+    """For a run whose agent is gone: it can be read and cancelled, and that is all."""
+
+    steerable = False
+
+    def is_server_tool(self, tool: str) -> bool:
+        del tool
+        return True
+
+    def check_args(self, tool: str, args: Mapping[str, Any]) -> list[FieldError]:
+        del tool, args
+        return []
+
+    def shown_args(self, tool: str, args: Mapping[str, Any]) -> dict[str, Any]:
+        del tool, args
+        return {}
+
+    def check_value(self, schema: Mapping[str, Any], value: object) -> list[FieldError]:
+        del schema, value
+        return []
+
+
+NO_RULES: Final[Rules] = _NoRules()

@@ -14,8 +14,7 @@ from midstream.runs.closing import DEADLINE, cancelled, close_question, complete
 from midstream.runs.commands import Door, decide_command
 from midstream.runs.contract import BadDraft, CorrectionRecord, CorrectionsPending, Offered, Stopping
 from midstream.runs.drafts import plan_draft, resumed
-from midstream.runs.state import (
-    SYSTEM,
+from midstream.runs.inputs import (
     Asked,
     Decision,
     Dequeued,
@@ -29,6 +28,7 @@ from midstream.runs.state import (
     TakeCorrections,
     Tick,
 )
+from midstream.runs.state import SYSTEM
 from midstream_protocol.events import (
     ApprovalRequired,
     CorrectionApplied,

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from midstream.runs.contract import BadDraft, Stopping
-from midstream.runs.state import Planned, RunState
+from midstream.runs.inputs import Planned
+from midstream.runs.state import RunState
 from midstream_protocol.events import (
     ApprovalRequired,
     CorrectionHeld,

@@ -9,7 +9,7 @@ from collections import deque
 from typing import Any
 
 from midstream.runs.contract import Stopping
-from midstream.runs.state import Input
+from midstream.runs.inputs import Input
 
 
 class Posted:

@@ -16,16 +16,8 @@ import msgspec
 from midstream.clock import Clock
 from midstream.log import JournalRecord
 from midstream.runs.contract import BadDraft, StartRecord, Stopping
-from midstream.runs.state import (
-    Answer,
-    CallState,
-    CorrectionState,
-    Drafted,
-    End,
-    Input,
-    RunState,
-    TakeCorrections,
-)
+from midstream.runs.inputs import Drafted, End, Input, TakeCorrections
+from midstream.runs.state import Answer, CallState, CorrectionState, RunState
 from midstream_protocol.digest import args_digest
 from midstream_protocol.events import (
     ApprovalRequired,
@@ -227,8 +219,10 @@ class Port:
 
     @contextlib.contextmanager
     def on_cancel_call(self, tool_call_id: str, callback: Callable[[], None]) -> Iterator[None]:
-        """While inside: called when that one call is cancelled."""
+        """While inside: called when that one call is cancelled; at once if it was before."""
         self._call_cancels[tool_call_id] = callback
+        if tool_call_id in self._state.call_cancels:
+            callback()
         try:
             yield
         finally:

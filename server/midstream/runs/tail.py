@@ -74,7 +74,13 @@ class Feed:
     def unlisten(self, key: object) -> None:
         self._listeners.pop(key, None)
 
+    def catch_up(self, head: int, *, ended: bool) -> None:
+        """The log is further than the tail: events are durable that nobody here published."""
+        self.head, self.ended = head, ended
+        self.forget_tail()
+        self.wake()
+
     def forget_tail(self) -> None:
-        """Free the memory of a run that has no writer any more: the log has it all."""
+        """Free the memory: the log has it all."""
         self._tail.clear()
         self._bytes = 0

@@ -118,11 +118,18 @@ async def scripted_subject(scene: str) -> AsyncIterator[Provider]:
 
 @pytest.fixture(params=[anthropic_subject, scripted_subject], ids=["anthropic", "scripted"])
 def subject(request: pytest.FixtureRequest) -> Subject:
-    return request.param
+    chosen: Subject = request.param
+    return chosen
 
 
-async def answer(provider: Provider, request: ModelRequest) -> list[ModelEvent]:
-    return [event async for event in provider.stream(request)]
+async def answer(
+    provider: Provider, request: ModelRequest, *, into: list[ModelEvent] | None = None
+) -> list[ModelEvent]:
+    """All events; with `into`, also those before an error."""
+    events: list[ModelEvent] = [] if into is None else into
+    async for event in provider.stream(request):
+        events.append(event)  # noqa: PERF401 - what came before an error must be seen
+    return events
 
 
 async def test_the_text_comes_in_its_pieces_and_whole_at_the_end(subject: Subject) -> None:
@@ -180,8 +187,7 @@ async def test_silence_ends_in_model_stalled(subject: Subject, scene: str) -> No
     async with subject(scene) as provider:
         events: list[ModelEvent] = []
         with pytest.raises(ModelStalled):
-            async for event in provider.stream(a_request(idle_timeout_s=0.05)):
-                events.append(event)
+            await answer(provider, a_request(idle_timeout_s=0.05), into=events)
     if scene == "silent after a word":
         assert TextDelta(text="Hel") in events
     assert not any(isinstance(event, Finished) for event in events)

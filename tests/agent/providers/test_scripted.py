@@ -90,7 +90,7 @@ async def test_every_step() -> None:
     ]
     provider = ScriptedProvider({"turns": [{"steps": steps}]}, new_call_id=iter(["a", "b", "c"]).__next__)
     events = await answer(provider, a_request())
-    assert events[0] == Opened(model="scripted", usage=TokenUsage(input_tokens=14))
+    assert events[0] == Opened(model="scripted", usage=TokenUsage(input_tokens=13))
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["One ", "two"]
     assert events[-1] == Finished(
         stop_reason="max_tokens",

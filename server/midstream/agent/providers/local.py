@@ -9,7 +9,9 @@ newest messages, and a bounded number of tokens to write.
 """
 
 import asyncio
+import contextlib
 import importlib.util
+import itertools
 import os
 import secrets
 import sys
@@ -43,6 +45,7 @@ HISTORY_LIMIT_CHARS: Final = 6_000
 # Loading takes a second; a slow disk may need long to read the file's 98 MB.
 START_TIMEOUT_S: Final = 60.0
 END_TIMEOUT_S: Final = 2.0
+DEATH_HEARD_S: Final = 0.5
 KEPT_LOG_LINES: Final = 20
 
 _log = structlog.get_logger("midstream.agent.providers.local")
@@ -104,11 +107,21 @@ class LocalProvider:
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Raises `ModelUnreachable` also when the wheels are missing or the child does not start."""
-        provider = (await self._running()).provider
-        assert provider is not None
-        async with aclosing(provider.stream(small_request(request, max_tokens=self._max_tokens))) as events:
-            async for event in events:
-                yield event
+        small = small_request(request, max_tokens=self._max_tokens)
+        for tries in itertools.count(1):
+            child = await self._running()
+            spoken = False
+            try:
+                async with aclosing(child.answer(small)) as events:
+                    async for event in events:
+                        spoken = True
+                        yield event
+            except ModelUnreachable:
+                # A death is heard of later than its connections break; then nothing is lost by asking a new child.
+                if spoken or tries > 1 or not await child.died():
+                    raise
+            else:
+                return
 
     async def aclose(self) -> None:
         async with self._starting:
@@ -208,6 +221,16 @@ class _Child:
         stdin.write(msgspec.json.encode(orders) + b"\n")
         line = await stdout.readline()
         return msgspec.json.decode(line, type=Ready) if line else Ready(error="it ended while starting")
+
+    def answer(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        assert self.provider is not None
+        return self.provider.stream(request)
+
+    async def died(self) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DEATH_HEARD_S):
+                await self._process.wait()
+        return not self.alive
 
     async def end(self) -> None:
         """The end of its input tells the child to go; one that does not hear is killed."""

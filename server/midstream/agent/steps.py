@@ -1,0 +1,38 @@
+"""The steps of a run that people see: one a turn, one more for each try of it."""
+
+from typing import Literal
+
+import msgspec
+
+from midstream_protocol.events import RunStatusChanged, RunStep
+
+from midstream.runs.port import Port
+
+
+async def begin_step(
+    port: Port,
+    *,
+    agent: str,
+    title: str,
+    kind: Literal["turn", "retry"] = "turn",
+    parent: str | None = None,
+    attempt: int | None = None,
+) -> RunStep:
+    """Start a step and say what the run does now. Raises `Stopping`."""
+    step = RunStep(
+        step_id=port.new_id("step"),
+        state="started",
+        kind=kind,
+        title=title,
+        agent=agent,
+        parent_step_id=parent,
+        attempt=attempt,
+    )
+    status = RunStatusChanged(status="running", phase="working", text=title)
+    await port.record(step, status, step_id=step.step_id)
+    return step
+
+
+def ended(step: RunStep, state: Literal["completed", "failed"]) -> RunStep:
+    """The event that ends it."""
+    return msgspec.structs.replace(step, state=state)

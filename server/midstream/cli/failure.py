@@ -1,0 +1,64 @@
+"""One clear line for everything that can go wrong, saying what to do; and the exit codes."""
+
+from typing import Final
+
+from midstream.cli.safe_text import safe_line, safe_text
+from midstream.client import BadAddress, Disconnected, Pending, Unreachable
+from midstream_protocol.errors import (
+    AlreadyResolved,
+    InvalidArgs,
+    NotFound,
+    ProtocolError,
+    RunEnded,
+    Unauthorized,
+    UnknownAgent,
+)
+from midstream_protocol.events import RunCancelled, RunCompleted, RunFailed
+
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_INTERRUPTED: Final = 130
+
+EXIT_OF: Final = {
+    RunCompleted.TYPE: EXIT_OK,
+    RunFailed.TYPE: EXIT_FAILED,
+    RunCancelled.TYPE: EXIT_INTERRUPTED,
+}
+
+Explained = (ProtocolError, Disconnected, Pending, BadAddress)
+"""What `explain` has words for; anything else is a defect."""
+
+_HINTS: Final[dict[type[ProtocolError], str]] = {
+    NotFound: "`midstream runs` lists the ones you may see",
+    Unauthorized: "give its token with --token or MIDSTREAM_TOKEN",
+    UnknownAgent: "`midstream agents` lists them",
+    RunEnded: "start a new one with `midstream chat`",
+}
+
+
+def explain(error: Exception, *, url: str) -> str:
+    """What happened and what to do, safe for a terminal."""
+    match error:
+        case Unreachable(status=None):
+            return (
+                f"no Midstream server answers at {safe_line(url)} ({safe_line(error.reason)});"
+                " start one with `midstream serve`, or say where it is with --url or MIDSTREAM_URL"
+            )
+        case Disconnected():
+            return f"the server at {safe_line(url)} ended the connection: {safe_line(error.reason or str(error.code))}"
+        case AlreadyResolved():
+            return f"it was answered already{_resolution(error)}"
+        case InvalidArgs() if error.errors:
+            wrong = "; ".join(f"{each.path or '/'}: {each.text}" for each in error.errors)
+            return f"the arguments do not fit: {safe_line(wrong)}"
+        case ProtocolError():
+            hint = next((text for kind, text in _HINTS.items() if isinstance(error, kind)), "")
+            return f"{safe_line(error.text)} ({safe_line(error.code)})" + (f"; {hint}" if hint else "")
+    return safe_text(str(error))
+
+
+def _resolution(error: AlreadyResolved) -> str:
+    if error.resolution is None:
+        return ""
+    decision, by = error.resolution.get("decision"), error.resolution.get("by")
+    return f": {safe_line(str(decision))}" + (f" by {safe_line(str(by))}" if by else "")

@@ -1,0 +1,162 @@
+"""Printing and reading. The terminal stays in its ordinary line mode: the kernel edits, echoes and sends the line.
+
+That needs no library, works over any connection, and leaves nothing to repair when the program is killed. What is
+typed may be mixed with what is printed; an empty line holds the output, so that one can type in peace.
+"""
+
+import asyncio
+import codecs
+import contextlib
+import os
+from collections.abc import Callable, Iterable
+from typing import Final, TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from midstream.cli.blocks import Break, Line, Part, Status, Stream, Style
+
+_STYLES: Final[dict[Style, str]] = {
+    "plain": "",
+    "dim": "dim",
+    "good": "green",
+    "bad": "red",
+    "warn": "yellow",
+    "ask": "bold yellow",
+    "user": "cyan",
+    "head": "bold",
+    "add": "green",
+    "remove": "red",
+    "hunk": "cyan",
+}
+_CLEAR_LINE: Final = "\r\x1b[2K"
+_READ_BYTES: Final = 64 * 1024
+
+
+class Terminal:
+    """Where output goes. `live`: a person's terminal; else plain lines without one control code."""
+
+    def __init__(self, out: TextIO, err: TextIO) -> None:
+        for stream in (out, err):
+            # A terminal that cannot show a character shows another one; it does not end the program.
+            with contextlib.suppress(AttributeError):
+                stream.reconfigure(errors="replace")  # type: ignore[attr-defined]
+        self._out = out
+        self._err = err
+        self._console = Console(file=out, force_terminal=out.isatty(), highlight=False, markup=False, emoji=False)
+        self.live = out.isatty() and not self._console.is_dumb_terminal
+        self._status = ""
+        self._drawn = False
+        self._partial = False
+        self._prompt = ""
+
+    def show(self, parts: Iterable[Part]) -> None:
+        for part in parts:
+            match part:
+                case Stream(text, style):
+                    if self._prompt and not self._partial:
+                        self._newline()
+                    self._clear()
+                    self._write(text, style)
+                    self._partial = not text.endswith("\n") if text else self._partial
+                case Line(text, style):
+                    self._newline()
+                    self._write(f"{text}\n", style)
+                case Break():
+                    self._newline()
+                case Status(text):
+                    self._status = text
+        self._settle()
+
+    def raw(self, line: str) -> None:
+        """One line as it is."""
+        self._out.write(f"{line}\n")
+        self._out.flush()
+
+    def note(self, text: str, style: Style = "dim") -> None:
+        """The program speaks of itself: beside the output, where that is not a terminal."""
+        if self.live:
+            self.show([Line(each, style) for each in text.split("\n")])
+        else:
+            self._err.write(f"{text}\n")
+            self._err.flush()
+
+    def ask(self, prompt: str) -> None:
+        """Show a prompt until a line was typed; whatever is printed meanwhile goes above it."""
+        if self._prompt != prompt:
+            self._newline()
+            self._prompt = prompt
+            self._settle()
+
+    def typed(self) -> None:
+        """The person pressed Enter: the echo has moved to a new line, and the prompt is answered."""
+        self._prompt = ""
+        self._partial = self._drawn = False
+
+    def unask(self) -> None:
+        """Nothing is asked any more, although nobody typed."""
+        if self._prompt:
+            self._newline()
+            self._prompt = ""
+
+    def _newline(self) -> None:
+        self._clear()
+        if self._partial:
+            self._out.write("\n")
+            self._partial = False
+
+    def _clear(self) -> None:
+        if self._drawn:
+            self._out.write(_CLEAR_LINE)
+            self._drawn = False
+
+    def _write(self, text: str, style: Style) -> None:
+        if style == "plain" or not self.live:
+            self._out.write(text)
+        else:
+            self._console.print(Text(text, style=_STYLES[style], end=""), end="", soft_wrap=True)
+
+    def _settle(self) -> None:
+        """After a batch: the prompt or the status line is the last thing on the screen."""
+        if self.live and not self._partial and (last := self._prompt or self._status):
+            self._clear()
+            width = max(1, self._console.width - 1)
+            self._write(last[:width], "ask" if self._prompt else "dim")
+            self._drawn = True
+        self._out.flush()
+
+
+class Typist:
+    """The lines that a person types, as they come. `on_line` gets None when no more will come."""
+
+    def __init__(self, fd: int, on_line: Callable[[str | None], None]) -> None:
+        self._fd = fd
+        self._on_line = on_line
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._partial = ""
+        self._listening = False
+
+    def listen(self) -> None:
+        if not self._listening:
+            asyncio.get_running_loop().add_reader(self._fd, self._read)
+            self._listening = True
+
+    def stop(self) -> None:
+        """Leave the terminal to somebody else, an editor say."""
+        if self._listening:
+            asyncio.get_running_loop().remove_reader(self._fd)
+            self._listening = False
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._fd, _READ_BYTES)
+        except OSError:
+            # The terminal was hung up.
+            data = b""
+        if not data:
+            self.stop()
+            self._on_line(None)
+            return
+        *lines, self._partial = (self._partial + self._decoder.decode(data)).split("\n")
+        for line in lines:
+            self._on_line(line)

@@ -1,0 +1,275 @@
+"""The same door for those who do not hold a socket: start, command, look, list; and what operators ask."""
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router, WebSocketRoute
+from starlette.types import ASGIApp
+
+from midstream_protocol.codec import decode_command
+from midstream_protocol.commands import CONNECTION_COMMANDS, Command, RunCancel, RunStart
+from midstream_protocol.errors import (
+    ERRORS,
+    Malformed,
+    ProtocolError,
+    Unauthorized,
+    Unavailable,
+    UnknownCommand,
+    http_status,
+)
+from midstream_protocol.events import RunStatus
+from midstream_protocol.frames import Receipt
+from midstream_protocol.ids import is_id, new_id
+from midstream_protocol.schema import text as schema_text
+from midstream_protocol.version import PROTOCOL_VERSION
+from midstream_protocol.view import view_to_builtins
+
+from midstream.gateway.answers import RETRY_AFTER_S, HttpError, Json, error_answer
+from midstream.gateway.auth import credentials_of
+from midstream.gateway.body import json_object, path_run_id, query_choice, query_id, query_int
+from midstream.gateway.errors import refusal_receipt
+from midstream.gateway.ndjson_sse import events
+from midstream.runs.contract import Principal
+from midstream.tasks import spawn
+
+if TYPE_CHECKING:
+    from midstream.gateway.gateway import Gateway
+
+MAX_PAGE: Final = 200
+MAX_KEY_CHARS: Final = 255
+
+_STATUSES: Final[tuple[str, ...]] = get_args(RunStatus)
+
+_Endpoint = Callable[[Request, Principal], Awaitable[Response]]
+
+
+class Rest:
+    def __init__(self, gateway: "Gateway") -> None:
+        self._gateway = gateway
+
+    def routes(self, websocket: ASGIApp) -> Router:
+        run = "/v1/runs/{run_id}"
+        return Router(
+            [
+                WebSocketRoute("/v1/ws", websocket),
+                Route("/v1/ws", _upgrade_required, methods=["GET"]),
+                Route("/v1/runs", self._known(self._runs), methods=["GET", "POST"]),
+                Route(run, self._known(self._view), methods=["GET"]),
+                Route(f"{run}/events", self._known(self._events), methods=["GET"]),
+                Route(f"{run}/commands", self._known(self._command), methods=["POST"]),
+                Route(f"{run}/cancel", self._known(self._cancel), methods=["POST"]),
+                Route("/v1/agents", self._known(self._agents), methods=["GET"]),
+                Route("/v1/schema", _schema, methods=["GET"]),
+                Route("/healthz", _healthy, methods=["GET"]),
+                Route("/readyz", self._ready, methods=["GET"]),
+            ],
+            # A redirect would leave the one error shape, and loses a POST's body.
+            redirect_slashes=False,
+        )
+
+    def _known(self, endpoint: _Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        """Only for whom the authenticator knows."""
+
+        async def answer(request: Request) -> Response:
+            principal = await self._gateway.authenticator.authenticate(credentials_of(dict(request.headers)))
+            if principal is None:
+                raise Unauthorized("send a valid token: Authorization: Bearer <token>")
+            return await endpoint(request, principal)
+
+        return answer
+
+    async def _runs(self, request: Request, principal: Principal) -> Response:
+        # One route for both methods, or the router's 405 would name only the first.
+        return await (self._start if request.method == "POST" else self._list)(request, principal)
+
+    # -- starting and commanding
+
+    async def _start(self, request: Request, principal: Principal) -> Response:
+        fields = await json_object(request, max_bytes=self._gateway.options.max_frame_bytes)
+        if "wait_s" in fields or "wait_s" in request.query_params:
+            raise Malformed("wait_s: this server answers at once; follow the run at its links.events")
+        command = self._decode({"type": RunStart.TYPE, "command_id": _command_id(request), "payload": fields})
+        receipt = await self._settle(self._gateway.registry.start, principal, command, request)
+        if receipt is None:
+            return _pending(command)
+        if receipt.status != "accepted" or receipt.run_id is None:
+            raise _refusal(receipt)
+        view = await self._gateway.registry.view(principal, receipt.run_id)
+        base = f"{request.scope.get('root_path', '')}/v1/runs/{receipt.run_id}"
+        body = {
+            "run_id": receipt.run_id,
+            "thread_id": receipt.thread_id,
+            "status": "queued" if receipt.as_ == "queued" else "running",
+            # Nothing of the log was told yet: following from here brings all of it.
+            "cursor": {"epoch": view.cursor.epoch, "seq": 0},
+            "links": {
+                "self": base,
+                "events": f"{base}/events",
+                "commands": f"{base}/commands",
+                "cancel": f"{base}/cancel",
+            },
+        }
+        return Json(body, status_code=201, headers={"location": base})
+
+    async def _command(self, request: Request, principal: Principal) -> Response:
+        run_id = path_run_id(request)
+        fields = await json_object(request, max_bytes=self._gateway.options.max_frame_bytes)
+        if fields.setdefault("run_id", run_id) != run_id:
+            raise Malformed("$.run_id: another run than the path's; leave it out")
+        fields.setdefault("v", PROTOCOL_VERSION)
+        if "command_id" not in fields:
+            fields["command_id"] = _command_id(request)
+        if fields.get("type") == RunStart.TYPE:
+            raise Malformed("run.start makes a new run: POST it to /v1/runs")
+        return await self._answer(request, principal, fields)
+
+    async def _cancel(self, request: Request, principal: Principal) -> Response:
+        run_id = path_run_id(request)
+        payload = await json_object(request, max_bytes=self._gateway.options.max_frame_bytes)
+        command_id = _command_id(request)
+        fields = {"type": RunCancel.TYPE, "command_id": command_id, "run_id": run_id, "payload": payload}
+        return await self._answer(request, principal, fields)
+
+    async def _answer(self, request: Request, principal: Principal, fields: dict[str, Any]) -> Response:
+        try:
+            command = self._decode(fields)
+            if command.type in CONNECTION_COMMANDS:
+                raise UnknownCommand(f"{command.type} belongs to a connection: send it over /v1/ws")
+        except ProtocolError as error:
+            if error.command_id is None and not is_id(fields.get("command_id")):
+                raise
+            refused = refusal_receipt(error, command_id=fields["command_id"], run_id=fields["run_id"])
+            return Json(refused, status_code=error.status)
+        receipt = await self._settle(self._gateway.registry.submit, principal, command, request)
+        if receipt is None:
+            return _pending(command)
+        status = 200 if receipt.status == "accepted" else http_status(receipt.code or "")
+        headers = {"retry-after": RETRY_AFTER_S} if status in (429, 503) else None
+        return Json(receipt, status_code=status, headers=headers)
+
+    def _decode(self, fields: dict[str, Any]) -> Command:
+        options = self._gateway.options
+        # The body was within the limit; what the envelope adds to it is the server's own.
+        return decode_command(
+            msgspec.json.encode({"v": PROTOCOL_VERSION, **fields}),
+            max_bytes=2 * options.max_frame_bytes,
+            max_input_bytes=options.max_input_bytes,
+            max_tool_result_bytes=options.max_tool_result_bytes,
+        )
+
+    async def _settle(
+        self, send: Callable[..., Awaitable[Receipt]], principal: Principal, command: Command, request: Request
+    ) -> Receipt | None:
+        """The receipt; None: it is taking long, and the command goes on without its caller."""
+        client_id = query_id(request, "client_id")
+
+        async def settle() -> Receipt:
+            return await send(principal, command, client_id=client_id)
+
+        task = spawn(settle(), name=f"http/{command.type}:{command.command_id}")
+        self._gateway.tasks.add(task)
+        task.add_done_callback(self._gateway.tasks.discard)
+        done, _ = await asyncio.wait({task}, timeout=self._gateway.options.receipt_wait_s)
+        return task.result() if done else None
+
+    # -- looking
+
+    async def _view(self, request: Request, principal: Principal) -> Response:
+        view = await self._gateway.registry.view(principal, path_run_id(request))
+        # Weak: the seconds left of what is pending differ from one moment to the next.
+        etag = f'W/"{view.cursor.epoch}.{view.cursor.seq}"'
+        if _matches(request.headers.get("if-none-match"), etag):
+            return Response(status_code=304, headers={"etag": etag})
+        return Json(view_to_builtins(view), headers={"etag": etag})
+
+    async def _list(self, request: Request, principal: Principal) -> Response:
+        items, following = await self._gateway.registry.list_runs(
+            principal,
+            status=query_choice(request, "status", _STATUSES),
+            thread_id=query_id(request, "thread_id"),
+            limit=query_int(request, "limit", default=50, low=1, high=MAX_PAGE),
+            cursor=query_id(request, "cursor"),
+        )
+        body: dict[str, Any] = {"items": [_summary(view_to_builtins(view)) for view in items]}
+        if following is not None:
+            body["next_cursor"] = following
+        return Json(body)
+
+    async def _events(self, request: Request, principal: Principal) -> Response:
+        return await events(self._gateway, request, principal)
+
+    async def _agents(self, _request: Request, _principal: Principal) -> Response:
+        return Json({"items": self._gateway.agents()})
+
+    async def _ready(self, _request: Request) -> Response:
+        reasons = await self._gateway.unready()
+        if not reasons:
+            return Json({"status": "ready"})
+        error = Unavailable("; ".join(reasons))
+        answer = error_answer(error)
+        answer.body = msgspec.json.encode(
+            {"status": "not_ready", "reasons": reasons, "error": {"code": error.code, "text": error.text}}
+        )
+        answer.headers["content-length"] = str(len(answer.body))
+        return answer
+
+
+async def _healthy(_request: Request) -> Response:
+    return Json({"status": "ok"})
+
+
+async def _schema(_request: Request) -> Response:
+    return Response(_schema_bytes(), media_type="application/schema+json")
+
+
+async def _upgrade_required(_request: Request) -> Response:
+    raise HttpError(
+        426, "upgrade_required", "this is a WebSocket endpoint", headers={"upgrade": "websocket", "connection": "upgrade"}
+    )
+
+
+@cache
+def _schema_bytes() -> bytes:
+    return schema_text().encode()
+
+
+def _pending(command: Command) -> Response:
+    return Json({"status": "pending", "command_id": command.command_id}, status_code=202)
+
+
+def _summary(view: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in view.items() if name not in ("messages", "calls", "steps")}
+
+
+def _matches(if_none_match: str | None, etag: str) -> bool:
+    if if_none_match is None:
+        return False
+    known = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+    return "*" in known or etag.removeprefix("W/") in known
+
+
+def _command_id(request: Request) -> str:
+    """The Idempotency-Key as a command_id. A key of another form is hashed into one: equal keys, equal ids."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return new_id("cmd")
+    if is_id(key):
+        return key
+    if not key.isascii() or not key.isprintable() or not 1 <= len(key) <= MAX_KEY_CHARS:
+        raise Malformed(f"Idempotency-Key: expected 1 to {MAX_KEY_CHARS} printable ASCII characters")
+    return "key_" + base64.urlsafe_b64encode(hashlib.sha256(key.encode()).digest()).decode().rstrip("=")
+
+
+def _refusal(receipt: Receipt) -> ProtocolError:
+    """A rejected receipt as the error it reports."""
+    kind = ERRORS.get(receipt.code or "", ProtocolError)
+    return kind(
+        receipt.text or "refused", errors=tuple(receipt.errors or ()), resolution=receipt.resolution
+    )

@@ -1,0 +1,105 @@
+"""What goes into `decide`, and what comes out. Ids and time come in with the inputs: nothing here makes its own."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import Struct
+
+from midstream.log import JournalRecord
+from midstream.runs.contract import Principal
+from midstream_protocol.commands import ClientTool, Command
+from midstream_protocol.events import Payload
+from midstream_protocol.frames import Receipt
+
+# -- what goes in
+
+
+class Drafted(Struct, kw_only=True, frozen=True):
+    """Events that agent code proposes, with the journal that belongs to them."""
+
+    payloads: tuple[Payload, ...]
+    journal: tuple[JournalRecord, ...] = ()
+    step_id: str | None = None
+
+
+class TakeCorrections(Struct, kw_only=True, frozen=True):
+    """The loop is at a safe point and takes what is due."""
+
+    step_id: str
+    ending: bool
+
+
+class End(Struct, kw_only=True, frozen=True):
+    """The program is done. `return_corrections`: it cannot use any that are pending, so give them back."""
+
+    result: Any
+    return_corrections: bool = False
+
+
+class Asked(Struct, kw_only=True, frozen=True):
+    """A client's command, at the run's door."""
+
+    command: Command
+    principal: Principal
+    client_id: str | None
+    fingerprint: str
+
+
+class Offer(Struct, kw_only=True, frozen=True):
+    """A client takes over hosting of these tools for future calls."""
+
+    client_id: str
+    tools: tuple[ClientTool, ...]
+
+
+class ProgramEnded(Struct, kw_only=True, frozen=True):
+    """The program's task is over (or given up, `abandoned`), without `End`. `code` None: it was cancelled."""
+
+    code: str | None = None
+    text: str = ""
+    retryable: bool = False
+    error_id: str = ""
+    resume: Any = None
+    abandoned: bool = False
+
+
+class Recovered(Struct, kw_only=True, frozen=True):
+    """A new actor took the run over. `gone`: no program can continue it, and why."""
+
+    gone: str | None = None
+
+
+class Dequeued(Struct, kw_only=True, frozen=True):
+    """The thread is free: a queued run may begin."""
+
+
+class Tick(Struct, kw_only=True, frozen=True):
+    """Time has passed; every deadline is looked at."""
+
+
+Input = Drafted | TakeCorrections | End | Asked | Offer | ProgramEnded | Recovered | Dequeued | Tick
+
+
+# -- what comes out
+
+
+class Planned(Struct, kw_only=True, frozen=True):
+    """One event that was decided and has no seq yet."""
+
+    payload: Payload
+    step_id: str | None = None
+    client_id: str | None = None
+    command_id: str | None = None
+
+
+@dataclass(slots=True)
+class Decision:
+    """What follows from one input. `reply` goes to whoever asked, after the write; so does `refused`."""
+
+    events: list[Planned] = field(default_factory=list)
+    journal: list[JournalRecord] = field(default_factory=list)
+    receipt: Receipt | None = None
+    remember: str | None = None
+    """The fingerprint to remember the receipt under; None: it is not remembered."""
+    reply: Any = None
+    refused: Exception | None = None

@@ -1,0 +1,194 @@
+"""Every setting of a server, one place: its environment variable is `MIDSTREAM_<NAME>`, its default is here.
+
+`load_settings` raises `BadSettings`, whose text names each wrong variable and says what it takes.
+"""
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from midstream.gateway.options import GatewayOptions
+from midstream.gateway.origin import ANY, host_name, parse_origin
+from midstream.log import open_store
+from midstream.runs.contract import Limits
+
+PREFIX: Final = "MIDSTREAM_"
+
+DEFAULT_PORT: Final = 8484
+DEFAULT_STORE: Final = "sqlite:///.midstream/midstream.db"
+
+OTHER_VARIABLES: Final = frozenset({"MIDSTREAM_URL"})
+"""Variables with our prefix that are not a server's: the client's address."""
+
+_RUNS: Final = Limits()
+_GATEWAY: Final = GatewayOptions()
+
+
+class BadSettings(ValueError):
+    """Settings that cannot be used. The text is for the person who set them."""
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part for part in (part.strip() for part in value.split(",")) if part)
+    return value
+
+
+def _store(value: str) -> str:
+    open_store(value)
+    return value
+
+
+def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if value != ANY and parse_origin(value) is None:
+            raise ValueError(f"{value!r} is not an origin")
+    return values
+
+
+def _hosts(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if value != ANY and host_name(value) is None and host_name(f"[{value}]") is None:
+            raise ValueError(f"{value!r} is not a host name")
+    return values
+
+
+def _blank_is_none(value: Any) -> Any:
+    # `MIDSTREAM_TOKEN= midstream serve` means no token, not an empty one.
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+_List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+_Optional = BeforeValidator(_blank_is_none)
+
+_PORT = "a port, 0 to 65535 (0: any free one)"
+_BYTES = "a number of bytes, at least 1024"
+_COUNT = "a whole number, at least 1"
+_SECONDS = "a number of seconds above 0"
+_GRACE = "a number of seconds, 0 or more"
+
+
+class Settings(BaseSettings):
+    """Arguments win over the environment. `description` says what each accepts; the comments say what it does."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    # -- where it listens, and to whom
+    host: str = Field("127.0.0.1", min_length=1, description="an address or name to listen on, such as 0.0.0.0")
+    port: int = Field(DEFAULT_PORT, ge=0, le=65_535, description=_PORT)
+    token: Annotated[SecretStr | None, _Optional] = Field(None, description="the bearer token clients must send")
+    allowed_hosts: Annotated[_List, AfterValidator(_hosts)] = Field(
+        (), description="host names, separated by commas (* for any)"
+    )
+    allowed_origins: Annotated[_List, AfterValidator(_origins)] = Field(
+        (), description="origins such as https://app.example.org, separated by commas (* for any)"
+    )
+
+    # -- what it keeps, and which model answers
+    store: Annotated[str, AfterValidator(_store)] = Field(
+        DEFAULT_STORE, description="memory: or sqlite:///PATH (an absolute path makes four slashes)"
+    )
+    sqlite_synchronous: Literal["normal", "full"] = Field(
+        "normal", description="normal, or full (what is acknowledged survives a power failure too)"
+    )
+    model: Annotated[str | None, _Optional] = Field(
+        None, description="a model's name, local, or scripted:PATH"
+    )
+    local_model: bool = Field(default=True, description="true or false: whether the embedded model may be used")
+    workspace: Path = Field(Path(), description="the folder that the built-in agent works in")
+
+    # -- connections
+    heartbeat_s: float = Field(_GATEWAY.heartbeat_s, gt=0, le=3600, description=_SECONDS)
+    send_timeout_s: float = Field(_GATEWAY.send_timeout_s, gt=0, description=_SECONDS)
+    receipt_wait_s: float = Field(_GATEWAY.receipt_wait_s, gt=0, description=_SECONDS)
+    max_connections: int = Field(_GATEWAY.max_connections, ge=1, description=_COUNT)
+    max_runs_per_connection: int = Field(_GATEWAY.max_runs, ge=1, description=_COUNT)
+    max_errors: int = Field(_GATEWAY.max_errors, ge=1, description=_COUNT)
+    commands_in_flight: int = Field(_GATEWAY.commands_in_flight, ge=1, description=_COUNT)
+    command_memory_s: int = Field(_GATEWAY.command_memory_s, ge=1, description=_COUNT)
+    max_frame_bytes: int = Field(_GATEWAY.max_frame_bytes, ge=1024, description=_BYTES)
+    max_input_bytes: int = Field(_RUNS.max_input_bytes, ge=1024, description=_BYTES)
+    max_tool_result_bytes: int = Field(_RUNS.max_tool_result_bytes, ge=1024, description=_BYTES)
+
+    # -- runs (see runs.contract.Limits)
+    output_lane: int = Field(_RUNS.output_lane, ge=1, description=_COUNT)
+    beat_inputs: int = Field(_RUNS.beat_inputs, ge=1, description=_COUNT)
+    tail_events: int = Field(_RUNS.tail_events, ge=1, description=_COUNT)
+    tail_bytes: int = Field(_RUNS.tail_bytes, ge=1024, description=_BYTES)
+    cancel_grace_s: float = Field(_RUNS.cancel_grace_s, ge=0, description=_GRACE)
+    drain_grace_s: float = Field(_RUNS.drain_grace_s, ge=0, description=_GRACE)
+    max_pending_corrections: int = Field(_RUNS.max_pending_corrections, ge=1, description=_COUNT)
+    max_recoveries: int = Field(_RUNS.max_recoveries, ge=1, description=_COUNT)
+    run_deadline_s: float = Field(_RUNS.run_deadline_s, ge=0, description=f"{_GRACE} (0: no limit)")
+    app_changed_after_s: float = Field(_RUNS.app_changed_after_s, ge=0, description=_GRACE)
+    lease_ms: int = Field(_RUNS.lease_ms, ge=1000, description="a number of milliseconds, at least 1000")
+    recover_delay_s: float = Field(_RUNS.recover_delay_s, gt=0, description=_SECONDS)
+    recover_max_delay_s: float = Field(_RUNS.recover_max_delay_s, gt=0, description=_SECONDS)
+    max_thread_history: int = Field(_RUNS.max_thread_history, ge=0, le=50, description="a whole number, 0 to 50")
+    max_live_runs: int = Field(_RUNS.max_live_runs, ge=1, description=_COUNT)
+
+    # -- what it says of itself
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="debug, info, warning or error"
+    )
+    log_format: Literal["text", "json"] = Field("text", description="text or json")
+
+    @property
+    def store_url(self) -> str:
+        """`store` with the synchronous setting in it."""
+        if self.sqlite_synchronous == "full" and self.store.startswith("sqlite:") and "?" not in self.store:
+            return f"{self.store}?synchronous=full"
+        return self.store
+
+    def limits(self) -> Limits:
+        """What the run layer is held to."""
+        return Limits(**{name: getattr(self, name) for name in Limits.__struct_fields__})
+
+    def gateway_options(self, *, server: str) -> GatewayOptions:
+        """What connections are held to. `server` is how the server names itself to clients."""
+        renamed = {"max_runs": self.max_runs_per_connection, "server": server}
+        same = {name: getattr(self, name) for name in GatewayOptions.__struct_fields__ if name not in renamed}
+        return GatewayOptions(**renamed, **same)
+
+
+def load_settings(**given: Any) -> Settings:
+    """The settings of this environment; what is `given` and not None wins over it. Raises `BadSettings`."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise BadSettings(_explained(error, set(given))) from None
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """A sentence for each `MIDSTREAM_` variable that is no setting, with the nearest that is one."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | OTHER_VARIABLES
+    return [
+        f"{name} is no setting of this server{_nearest(name, known)}"
+        for name in sorted(environment)
+        # Environment names are compared without case, as they are read.
+        if name.upper().startswith(PREFIX) and name.upper() not in known
+    ]
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.7)
+    return f"; do you mean {close[0]}?" if close else ""
+
+
+def _explained(error: ValidationError, given: set[str]) -> str:
+    lines = []
+    for wrong in error.errors(include_url=False, include_input=False, include_context=False):
+        name = str(wrong["loc"][0]) if wrong["loc"] else ""
+        field = Settings.model_fields.get(name)
+        if field is None:
+            lines.append(f"{name} is no setting{_nearest(PREFIX + name, [PREFIX + n.upper() for n in Settings.model_fields])}")
+            continue
+        source = f"--{name.replace('_', '-')}" if name in given else PREFIX + name.upper()
+        text = wrong["msg"].removeprefix("Value error, ")
+        lines.append(f"{source}: {text[:1].lower()}{text[1:]}. It takes {field.description}")
+    return "\n".join(lines)
