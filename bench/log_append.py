@@ -47,7 +47,8 @@ async def measure(store: Store, size: int, *, runs: int) -> tuple[float, list[fl
 
 
 def main() -> None:
-    print(f"{'store':<14}{'events/batch':>13}{'runs':>6}{'events/s':>11}{'[min':>10}{'max]':>10}{'p50 ms':>9}{'p99 ms':>9}")
+    columns = ("store", "events/batch", "runs", "events/s", "[min", "max]", "p50 ms", "p99 ms")
+    print("{:<14}{:>13}{:>6}{:>11}{:>10}{:>10}{:>9}{:>9}".format(*columns))
     with tempfile.TemporaryDirectory(prefix="midstream-bench-") as folder:
         for name in ("memory", "sqlite NORMAL", "sqlite FULL"):
             for size, runs in ((1, RUNS), (10, RUNS), (100, RUNS), (1, 1)):
@@ -67,9 +68,10 @@ def main() -> None:
                     path.unlink(missing_ok=True)
                     gc.collect()
                 waits.sort()
+                p50, p99 = (waits[len(waits) * part // 100] * 1e3 for part in (50, 99))
                 print(
                     f"{name:<14}{size:>13}{runs:>6}{statistics.median(rates):>11,.0f}{min(rates):>10,.0f}"
-                    f"{max(rates):>10,.0f}{waits[len(waits) // 2] * 1e3:>9.2f}{waits[len(waits) * 99 // 100] * 1e3:>9.2f}"
+                    f"{max(rates):>10,.0f}{p50:>9.2f}{p99:>9.2f}"
                 )
 
 

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from midstream.gateway.options import GatewayOptions
 from midstream.gateway.origin import ANY, host_name, parse_origin
 from midstream.log import open_store
-from midstream.runs.contract import Limits
+from midstream.runs import Limits
 
 PREFIX: Final = "MIDSTREAM_"
 
@@ -96,9 +96,7 @@ class Settings(BaseSettings):
     sqlite_synchronous: Literal["normal", "full"] = Field(
         "normal", description="normal, or full (what is acknowledged survives a power failure too)"
     )
-    model: Annotated[str | None, _Optional] = Field(
-        None, description="a model's name, local, or scripted:PATH"
-    )
+    model: Annotated[str | None, _Optional] = Field(None, description="a model's name, local, or scripted:PATH")
     local_model: bool = Field(default=True, description="true or false: whether the embedded model may be used")
     workspace: Path = Field(Path(), description="the folder that the built-in agent works in")
 
@@ -133,9 +131,7 @@ class Settings(BaseSettings):
     max_live_runs: int = Field(_RUNS.max_live_runs, ge=1, description=_COUNT)
 
     # -- what it says of itself
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="debug, info, warning or error"
-    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     log_format: Literal["text", "json"] = Field("text", description="text or json")
 
     @property
@@ -151,7 +147,7 @@ class Settings(BaseSettings):
 
     def gateway_options(self, *, server: str) -> GatewayOptions:
         """What connections are held to. `server` is how the server names itself to clients."""
-        renamed = {"max_runs": self.max_runs_per_connection, "server": server}
+        renamed: dict[str, Any] = {"max_runs": self.max_runs_per_connection, "server": server}
         same = {name: getattr(self, name) for name in GatewayOptions.__struct_fields__ if name not in renamed}
         return GatewayOptions(**renamed, **same)
 
@@ -166,13 +162,17 @@ def load_settings(**given: Any) -> Settings:
 
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
     """A sentence for each `MIDSTREAM_` variable that is no setting, with the nearest that is one."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | OTHER_VARIABLES
+    known = _variables() | OTHER_VARIABLES
     return [
         f"{name} is no setting of this server{_nearest(name, known)}"
         for name in sorted(environment)
         # Environment names are compared without case, as they are read.
         if name.upper().startswith(PREFIX) and name.upper() not in known
     ]
+
+
+def _variables() -> set[str]:
+    return {PREFIX + name.upper() for name in Settings.model_fields}
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
@@ -186,7 +186,7 @@ def _explained(error: ValidationError, given: set[str]) -> str:
         name = str(wrong["loc"][0]) if wrong["loc"] else ""
         field = Settings.model_fields.get(name)
         if field is None:
-            lines.append(f"{name} is no setting{_nearest(PREFIX + name, [PREFIX + n.upper() for n in Settings.model_fields])}")
+            lines.append(f"{name} is no setting{_nearest(PREFIX + name, _variables())}")
             continue
         source = f"--{name.replace('_', '-')}" if name in given else PREFIX + name.upper()
         text = wrong["msg"].removeprefix("Value error, ")

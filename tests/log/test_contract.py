@@ -121,6 +121,19 @@ async def test_a_batch_is_kept_whole(store: Store) -> None:
     assert (after["snapshot"].seq, after["header"].wake_at, after["header"].status) == (3, None, "running")
 
 
+async def test_a_tool_result_of_ten_megabytes_comes_back_and_does_not_weigh_on_events(store: Store) -> None:
+    lease = await begin(store, RUN)
+    large = random.Random(1).randbytes(10 << 20)
+    record = JournalRecord(kind="tool.result", key="call_1", data=large)
+    await store.log.append(RUN, fence=lease.fence, prev_seq=1, batch=batch("b", journal=(record,), snapshot=large))
+    assert await events(store, RUN) == ['{"seq":1}', "b"]
+    loaded = await store.log.load(RUN)
+    assert loaded is not None
+    assert loaded.journal == (record,)
+    assert loaded.snapshot is not None
+    assert loaded.snapshot.data == large
+
+
 async def test_law_1_what_was_acknowledged_is_there_after_a_restart(shelf: Shelf) -> None:
     lease = await begin(shelf.store, RUN, batch("a"))
     await shelf.store.log.append(
@@ -150,13 +163,13 @@ async def test_law_2_a_refused_batch_leaves_no_part_behind(store: Store, part: s
     lease = await begin(store, RUN)
     before = await full(store, RUN)
     parts: dict[str, Any] = {
-        "events": {"events": (b"x",)},
-        "receipts": {"receipts": (StoredReceipt(command_id="c", fingerprint="f", data=b"{}"),)},
-        "journal": {"journal": (JournalRecord(kind="k", key="1", data=b"x"),)},
-        "snapshot": {"snapshot": b"s"},
-        "mailbox": {"mailbox": 1},
-    }[part]
-    refused = Batch(batch_id=f"refused-{part}", status="waiting", wake_at=5, **parts)
+        "events": (b"x",),
+        "receipts": (StoredReceipt(command_id="c", fingerprint="f", data=b"{}"),),
+        "journal": (JournalRecord(kind="k", key="1", data=b"x"),),
+        "snapshot": b"s",
+        "mailbox": 1,
+    }
+    refused = Batch(batch_id=f"refused-{part}", status="waiting", wake_at=5, **{part: parts[part]})
     with pytest.raises(Fenced):
         await store.log.append(RUN, fence=lease.fence - 1, prev_seq=1, batch=refused)
     with pytest.raises(Fenced):

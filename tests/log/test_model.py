@@ -3,7 +3,8 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from midstream.log import (
     Batch,
     Created,
     Header,
+    Inbound,
     JournalRecord,
     Lease,
     Loaded,
@@ -41,9 +43,7 @@ BATCHES = st.builds(
     batch_id=st.uuids(version=4).map(lambda made: made.hex),
     status=st.sampled_from(["queued", "running", "running", "waiting", "waiting", "completed"]),
     events=st.lists(LINE, max_size=5).map(tuple),
-    journal=st.lists(
-        st.builds(JournalRecord, kind=KINDS, key=IDS, data=st.binary(max_size=9)), max_size=2
-    ).map(tuple),
+    journal=st.lists(st.builds(JournalRecord, kind=KINDS, key=IDS, data=st.binary(max_size=9)), max_size=2).map(tuple),
     receipts=st.lists(
         st.builds(StoredReceipt, command_id=IDS, fingerprint=IDS, data=st.binary(max_size=9)), max_size=2
     ).map(tuple),
@@ -216,11 +216,23 @@ class Stores(RuleBasedStateMachine):
         calls: list[Call] = []
         for run in ("a.one", "a.two", "b.one"):
             calls += [
-                lambda store, run=run: store.log.load(run),
-                lambda store, run=run: store.log.read(run, after=0, max_bytes=1 << 30),
-                lambda store, run=run: store.inbox.pending(run, after=0),
+                partial(load, run=run),
+                partial(read_all, run=run),
+                partial(pending, run=run),
             ]
-        self.both(*calls, *(lambda store, kind=kind: store.records.list(kind) for kind in ("thread", "grant")))
+        self.both(*calls, lambda store: store.records.list("thread"), lambda store: store.records.list("grant"))
+
+
+async def load(store: Store, *, run: str) -> Loaded | None:
+    return await store.log.load(run)
+
+
+async def read_all(store: Store, *, run: str) -> Page | Reset:
+    return await store.log.read(run, after=0, max_bytes=1 << 30)
+
+
+async def pending(store: Store, *, run: str) -> Sequence[Inbound]:
+    return await store.inbox.pending(run, after=0)
 
 
 async def outcomes(store: Store, calls: tuple[Call, ...]) -> list[Any]:
@@ -241,7 +253,7 @@ def without_epoch(answer: Any) -> Any:
 
 async def epochs(store: Store) -> list[str | None]:
     loaded = [await store.log.load(run) for run in ("a.one", "a.two", "b.one")]
-    return [known and known.header.epoch for known in loaded]
+    return [None if known is None else known.header.epoch for known in loaded]
 
 
 TestStores = Stores.TestCase

@@ -111,7 +111,7 @@ def _answer(out: list[Message], calls: list[Call], said: list[UserPart]) -> None
     given: dict[str, Result] = {}
     for part in said:
         if isinstance(part, Result):
-            given[part.call_id] = part
+            given.setdefault(part.call_id, part)
     results = [given.get(call.id) or _not_run(call) for call in calls]
     rest = [part for part in said if not isinstance(part, Result)]
     if results or rest:

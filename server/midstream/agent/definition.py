@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Final
 
-from midstream_protocol.ids import is_id
 from msgspec import Struct
 
 from midstream.agent.tools.definition import Tool
 from midstream.agent.tools.signature import BadTool
 from midstream.runs.contract import Principal
+from midstream_protocol.ids import is_id
 
 DEFAULT_MAX_TOKENS: Final = 4_096
 
@@ -24,6 +24,9 @@ class AgentLimits(Struct, kw_only=True, frozen=True):
     """Tries of one model call, the first included, when the model's service fails."""
     idle_timeout_s: float = 60.0
     """Silence of the model after which a call of it has failed."""
+
+
+DEFAULT_LIMITS: Final = AgentLimits()
 
 
 class RunInfo(Struct, kw_only=True, frozen=True):
@@ -56,7 +59,7 @@ class Agent:
     tools: Sequence[Tool] = ()
     steerable: bool = True
     can_ask: bool = False
-    limits: AgentLimits = AgentLimits()
+    limits: AgentLimits = DEFAULT_LIMITS
     max_tokens: int = DEFAULT_MAX_TOKENS
     description: str = ""
 

@@ -8,8 +8,6 @@ of a message.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from midstream_protocol.events import RunStep
-
 from midstream.agent.conversation import Call, calls_of
 from midstream.agent.definition import Agent, RunInfo
 from midstream.agent.providers.contract import ModelRequest, Provider
@@ -23,11 +21,9 @@ from midstream.agent.transcript import Transcript, input_text, text_of
 from midstream.agent.turn import Turn, Turned
 from midstream.runs.contract import CorrectionsPending, RunFailure
 from midstream.runs.port import Port
+from midstream_protocol.events import RunStep
 
-MAX__GO_ON: Final = ("interrupted", "pause_turn")
-"""Stop reasons after which the model is asked again, whatever it said."""
-
-TRUNCATED: Final = 2
+MAX_TRUNCATED: Final = 2
 """Answers cut off inside a call that are tried again: the model may find a shorter way."""
 
 BUDGET_NOTE: Final = (

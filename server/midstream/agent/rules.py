@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from midstream_protocol.errors import FieldError
-
 from midstream.agent.tools.definition import Tool
 from midstream.agent.tools.shown import REDACTED
 from midstream.agent.tools.validate import BadSchema, check_arguments, check_value
+from midstream_protocol.errors import FieldError
 
 
 class AgentRules:

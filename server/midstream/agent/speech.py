@@ -1,5 +1,14 @@
 """One message of the model on its way to people: opened, spoken, and closed exactly once, whatever happens."""
 
+from midstream.agent.conversation import AssistantMessage, Text, calls_of, encode_message
+from midstream.agent.journal import journal_record
+from midstream.agent.providers.contract import TokenUsage
+from midstream.agent.tools.settle import settled
+from midstream.agent.tools.toolbox import Toolbox
+from midstream.agent.transcript import TurnRecord
+from midstream.agent.usage import add_usage
+from midstream.log import JournalRecord
+from midstream.runs.port import Port
 from midstream_protocol.codec import json_safe
 from midstream_protocol.events import (
     MessageCompleted,
@@ -11,16 +20,6 @@ from midstream_protocol.events import (
     ToolPreparing,
 )
 from midstream_protocol.ids import is_id
-
-from midstream.agent.conversation import AssistantMessage, Call, Text, calls_of, encode_message
-from midstream.agent.providers.contract import TokenUsage
-from midstream.agent.tools.settle import settled
-from midstream.agent.tools.toolbox import Toolbox
-from midstream.agent.transcript import TurnRecord
-from midstream.agent.usage import add_usage
-from midstream.log import JournalRecord
-from midstream.runs.contract import to_record
-from midstream.runs.port import Port
 
 
 class Speech:
@@ -134,15 +133,12 @@ class Speech:
         return ToolPreparing(tool_call_id=call_id, message_id=self.message_id, tool=name, label=label)
 
     def _journal(self, message: AssistantMessage, stop_reason: str) -> list[JournalRecord]:
-        kind, key, data = to_record("turn", self.message_id, TurnRecord(stop_reason=stop_reason))
         return [
             JournalRecord(kind="message", key=self.message_id, data=encode_message(message)),
-            JournalRecord(kind=kind, key=key, data=data),
+            journal_record("turn", self.message_id, TurnRecord(stop_reason=stop_reason)),
         ]
 
     async def _record(self, facts: list[Payload], journal: list[JournalRecord]) -> None:
         if facts or journal:
             writing = self._port.record(*facts, journal=journal, step_id=self._step_id)
             await settled(writing, name=f"message:{self.message_id}")
-
-

@@ -4,9 +4,8 @@ from typing import Literal
 
 import msgspec
 
-from midstream_protocol.events import RunStatusChanged, RunStep
-
 from midstream.runs.port import Port
+from midstream_protocol.events import RunStatusChanged, RunStep
 
 
 async def begin_step(

@@ -10,8 +10,6 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from midstream_protocol.commands import FileBlock, ImageBlock, InputBlock, TextBlock
-
 from midstream.agent.conversation import (
     AssistantMessage,
     Call,
@@ -28,6 +26,7 @@ from midstream.agent.conversation import (
 from midstream.agent.tools.shown import MAX_RESULT_CHARS, bounded, in_text
 from midstream.log import JournalRecord
 from midstream.runs.contract import CallRecord, CorrectionRecord, ResultRecord, StartRecord
+from midstream_protocol.commands import FileBlock, ImageBlock, InputBlock, TextBlock
 
 
 class TurnRecord(Struct, kw_only=True, frozen=True):

@@ -10,8 +10,6 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from midstream_protocol.events import RecoveryStarted, RunStep
-
 from midstream.agent.conversation import AssistantMessage
 from midstream.agent.definition import AgentLimits
 from midstream.agent.providers.contract import (
@@ -30,6 +28,7 @@ from midstream.agent.tools.toolbox import Toolbox
 from midstream.runs.contract import RunFailure
 from midstream.runs.port import Port
 from midstream.tasks import spawn
+from midstream_protocol.events import RecoveryStarted, RunStep
 
 BACKOFF_S: Final = 1.0
 """Wait before the second try; doubles, with jitter, and never less than the provider asks for."""
@@ -77,9 +76,7 @@ class Turn:
 
     async def _again(self, failed: RunStep, attempt: int, kind: str, wait_s: float) -> RunStep:
         port, most = self._port, self._limits.max_model_attempts
-        await port.record(
-            RecoveryStarted(kind=kind, attempt=attempt, max_attempts=most, wait_s=round(wait_s, 3))
-        )
+        await port.record(RecoveryStarted(kind=kind, attempt=attempt, max_attempts=most, wait_s=round(wait_s, 3)))
         await port.clock.sleep(wait_s)
         port.check()
         title = f"Asking the model again ({attempt} of {most})"
@@ -93,16 +90,14 @@ class Turn:
         if (asked := error.retry_after_s) is not None and asked > MAX_BACKOFF_S:
             return None
         # Full jitter above half: many runs that failed at once do not come back at once.
-        own = min(MAX_BACKOFF_S, BACKOFF_S * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
+        own = min(MAX_BACKOFF_S, BACKOFF_S * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
         return max(own, error.retry_after_s or 0.0)
 
     # -- one try
 
     async def _stream(self, request: ModelRequest, speech: Speech, step: RunStep) -> Turned:
         stopped_for_correction = False
-        listening = spawn(
-            _answered(self._listen(request, speech)), name=f"run:{self._port.start.run_id}/model"
-        )
+        listening = spawn(_answered(self._listen(request, speech)), name=f"run:{self._port.start.run_id}/model")
 
         def interrupt() -> None:
             nonlocal stopped_for_correction

@@ -1,8 +1,7 @@
 """Counting a run's tokens: what the log has, and one model call more."""
 
-from midstream_protocol.events import ModelUsage, Usage, UsageUpdated
-
 from midstream.agent.providers.contract import TokenUsage
+from midstream_protocol.events import ModelUsage, Usage, UsageUpdated
 
 
 def add_usage(before: Usage, used: TokenUsage, *, model: str) -> UsageUpdated:

@@ -5,9 +5,8 @@ from typing import Any, Final
 import msgspec
 from starlette.responses import Response
 
-from midstream_protocol.errors import ProtocolError, Unauthorized
-
 from midstream.gateway.errors import error_body
+from midstream_protocol.errors import ProtocolError, Unauthorized
 
 RETRY_AFTER_S: Final = "1"
 """With 429 and 503: soon, because both pass quickly here."""

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from msgspec import Struct, field
 
-from midstream.runs.contract import Principal
+from midstream.runs import Principal
 
 LOCAL: Final = Principal(id="local", name="local")
 """The one principal of a server without an `authenticate` of its own."""

@@ -4,12 +4,11 @@ from typing import Any, Final
 
 from starlette.requests import Request
 
+from midstream.gateway.answers import HttpError
 from midstream_protocol.codec import parse_json
 from midstream_protocol.errors import Malformed, NotFound, TooLarge
 from midstream_protocol.ids import is_id
 from midstream_protocol.limits import MAX_INTEGER
-
-from midstream.gateway.answers import HttpError
 
 _JSON: Final = "application/json"
 

@@ -15,6 +15,9 @@ from typing import Final
 
 from msgspec import Struct
 
+from midstream.gateway.errors import refusal_receipt
+from midstream.gateway.wire import Wire
+from midstream.runs import Attachment, Subscription
 from midstream_protocol.codes import Close
 from midstream_protocol.commands import Command, Ping, RunAttach, RunStart
 from midstream_protocol.errors import Malformed, ProtocolError, QuotaExceeded, RateLimited, UnknownCommand
@@ -28,11 +31,6 @@ from midstream_protocol.frames import (
     RunCaughtUp,
     RunReset,
 )
-
-from midstream.gateway.errors import refusal_receipt
-from midstream.gateway.wire import Wire
-from midstream.runs.attachment import Attachment
-from midstream.runs.subscription import Subscription
 
 MAX_UNREAD_BYTES: Final = 256 * 1024
 """Refusals and pongs that wait to be written: over this the client sends and does not read."""
@@ -78,9 +76,7 @@ class Slot:
 class Connection:
     """`notify` is called when there is something to write."""
 
-    def __init__(
-        self, *, wire: Wire, limits: ConnectionLimits, max_errors: int, notify: Callable[[], None]
-    ) -> None:
+    def __init__(self, *, wire: Wire, limits: ConnectionLimits, max_errors: int, notify: Callable[[], None]) -> None:
         self.wire: Final = wire
         self.closing: Closing | None = None
         """Set once: write the control frames that wait, then close with this."""
@@ -184,7 +180,7 @@ class Connection:
             self._notify()
 
     def wake(self, slot: Slot) -> None:
-        """There may be more of this slot's run. Cheap, idempotent; a slot that is not (or no longer) open is ignored."""
+        """There may be more of this slot's run. Cheap and idempotent; ignored unless the slot is open."""
         if not slot.ready and self._slots.get(slot.run_id) is slot:
             slot.ready = True
             self._ready.append(slot)

@@ -1,8 +1,14 @@
 """What a connection's tickets ask for, done: the registry for what belongs to a run, the connection for the rest."""
 
 import asyncio
+import contextlib
 from functools import partial
 
+from midstream.gateway.auth import Authenticator, Credentials
+from midstream.gateway.connection import Connection, Slot, Ticket
+from midstream.gateway.errors import as_refusal, refusal_receipt
+from midstream.gateway.lanes import Lanes
+from midstream.runs import Principal, Registry
 from midstream_protocol.codes import Close
 from midstream_protocol.commands import (
     AuthRefresh,
@@ -15,14 +21,6 @@ from midstream_protocol.commands import (
 )
 from midstream_protocol.errors import Forbidden, RunEnded, Unauthorized
 from midstream_protocol.frames import Receipt
-
-from midstream.gateway.auth import Authenticator, Credentials
-from midstream.gateway.connection import Connection, Slot, Ticket
-from midstream.gateway.errors import as_refusal, refusal_receipt
-from midstream.gateway.lanes import Lanes
-
-from midstream.runs.contract import Principal
-from midstream.runs.registry import Registry
 
 
 class Dispatcher:
@@ -51,7 +49,9 @@ class Dispatcher:
         """Begin the work, in its run's order. Never waits."""
         command = ticket.command
         self._lanes.run(
-            _keys(command), partial(self._perform, ticket), name=f"conn:{self._name}/{command.type}:{command.command_id}"
+            _keys(command),
+            partial(self._perform, ticket),
+            name=f"conn:{self._name}/{command.type}:{command.command_id}",
         )
 
     async def _perform(self, ticket: Ticket) -> None:
@@ -99,11 +99,9 @@ class Dispatcher:
     async def _attach(self, ticket: Ticket, payload: RunAttach) -> None:
         run_id = _run_of(ticket.command)
         if payload.client_tools is not None:
-            try:
+            # A client names its tools whenever it attaches; of an ended run there is nothing to host, but all to read.
+            with contextlib.suppress(RunEnded):
                 await self._offer(run_id, payload.client_tools)
-            except RunEnded:
-                # A client names its tools whenever it attaches; there is nothing left to host, but all to read.
-                pass
         slot = Slot(run_id)
         attachment = await self._registry.attach(
             self._principal,

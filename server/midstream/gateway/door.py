@@ -8,11 +8,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from midstream_protocol.errors import Forbidden, NotFound
-
 from midstream.gateway.answers import COMMON_HEADERS, HttpError, error_answer
 from midstream.gateway.errors import as_refusal
 from midstream.gateway.origin import DoorRules, crosses, refusal
+from midstream_protocol.errors import Forbidden, NotFound
 
 _PREFLIGHT: Final = {
     "access-control-allow-methods": "GET, POST",
@@ -100,6 +99,8 @@ def _http_error(error: HTTPException, scope: Scope) -> HttpError | NotFound:
             return NotFound("there is no such endpoint; GET /v1/schema describes the protocol")
         case 405:
             allowed = headers.get("Allow", "another method")
-            return HttpError(405, "method_not_allowed", f"{scope['method']} is not for this path: {allowed}", headers=headers)
+            return HttpError(
+                405, "method_not_allowed", f"{scope['method']} is not for this path: {allowed}", headers=headers
+            )
         case status:
             return HttpError(status, "invalid", str(error.detail), headers=headers)

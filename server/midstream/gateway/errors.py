@@ -5,10 +5,9 @@ from typing import Any
 import msgspec
 import structlog
 
+from midstream.log import LogError
 from midstream_protocol.errors import ProtocolError, Unavailable
 from midstream_protocol.frames import Receipt
-
-from midstream.log import LogError
 
 _log = structlog.get_logger("midstream.gateway")
 

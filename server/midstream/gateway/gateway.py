@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
+from msgspec import Struct, field
 from starlette.types import Receive, Scope, Send
 
 from midstream.clock import Clock
@@ -13,11 +14,18 @@ from midstream.gateway.options import GatewayOptions
 from midstream.gateway.origin import DoorRules
 from midstream.gateway.rest import Rest
 from midstream.gateway.ws import WebSocketEndpoint
-from midstream.runs.registry import Registry
+from midstream.runs import Registry
 from midstream.tasks import stop
 
 CLOSE_GRACE_S: Final = 2.0
 """How long clients may take to read their last frames before the server goes without them."""
+
+
+class Readiness(Struct, kw_only=True, frozen=True):
+    """`reasons` not to send traffic here now (none: ready); `notes` for the operator that change nothing."""
+
+    reasons: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class Client(Protocol):
@@ -40,15 +48,15 @@ class Gateway:
         options: GatewayOptions,
         clock: Clock,
         agents: Callable[[], list[dict[str, Any]]],
-        unready: Callable[[], Awaitable[list[str]]],
+        readiness: Callable[[], Awaitable[Readiness]],
     ) -> None:
-        """`agents` describes what can be started; `unready` says why this server should get no traffic now."""
+        """`agents` describes what can be started."""
         self.registry: Final = registry
         self.authenticator: Final = authenticator
         self.options: Final = options
         self.clock: Final = clock
         self.agents: Final = agents
-        self.unready: Final = unready
+        self.readiness: Final = readiness
         self.tasks: Final[set[asyncio.Task[Any]]] = set()
         """Commands under way. They outlive the connection they came from, not the gateway."""
         self.draining = False

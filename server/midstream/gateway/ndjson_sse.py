@@ -14,18 +14,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from midstream.gateway.body import path_run_id, query_choice, query_id, query_int
+from midstream.log import LogError
+from midstream.runs import Principal, Subscription, SubscriptionLost
+from midstream.tasks import spawn, stop
 from midstream_protocol.codec import frame_bytes
 from midstream_protocol.errors import Malformed, QuotaExceeded
 from midstream_protocol.events import TERMINAL_STATUSES
 from midstream_protocol.frames import RunReset
 from midstream_protocol.ids import is_id
 from midstream_protocol.limits import MAX_INTEGER
-
-from midstream.gateway.body import path_run_id, query_choice, query_id, query_int
-from midstream.log import LogError
-from midstream.runs.contract import Principal
-from midstream.runs.subscription import Subscription, SubscriptionLost
-from midstream.tasks import spawn, stop
 
 if TYPE_CHECKING:
     from midstream.gateway.gateway import Gateway
@@ -66,9 +64,7 @@ async def events(gateway: "Gateway", request: Request, principal: Principal) -> 
         attachment.subscription.close()
         return Response(status_code=204)
     form = _Lines() if lines else _ServerSentEvents(frame.epoch)
-    stream = EventStream(
-        gateway, form=form, subscription=attachment.subscription, reset=attachment.reset, more=more
-    )
+    stream = EventStream(gateway, form=form, subscription=attachment.subscription, reset=attachment.reset, more=more)
     if not gateway.enter(stream):
         attachment.subscription.close()
         raise QuotaExceeded("this server has as many connections as it takes: try again later")
@@ -151,6 +147,7 @@ class EventStream(Response):
         self._more.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope
         writer = spawn(self._write(send), name=f"events:{self._subscription.run_id}/writer")
         watcher = spawn(_disconnected(receive), name=f"events:{self._subscription.run_id}/watcher")
         try:

@@ -13,6 +13,13 @@ from starlette.responses import Response
 from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import ASGIApp
 
+from midstream.gateway.answers import RETRY_AFTER_S, HttpError, Json
+from midstream.gateway.auth import credentials_of
+from midstream.gateway.body import json_object, path_run_id, query_choice, query_id, query_int
+from midstream.gateway.errors import error_body, refusal_receipt
+from midstream.gateway.ndjson_sse import events
+from midstream.runs import Principal
+from midstream.tasks import spawn
 from midstream_protocol.codec import decode_command
 from midstream_protocol.commands import CONNECTION_COMMANDS, Command, RunCancel, RunStart
 from midstream_protocol.errors import (
@@ -30,14 +37,6 @@ from midstream_protocol.ids import is_id, new_id
 from midstream_protocol.schema import text as schema_text
 from midstream_protocol.version import PROTOCOL_VERSION
 from midstream_protocol.view import view_to_builtins
-
-from midstream.gateway.answers import RETRY_AFTER_S, HttpError, Json, error_answer
-from midstream.gateway.auth import credentials_of
-from midstream.gateway.body import json_object, path_run_id, query_choice, query_id, query_int
-from midstream.gateway.errors import refusal_receipt
-from midstream.gateway.ndjson_sse import events
-from midstream.runs.contract import Principal
-from midstream.tasks import spawn
 
 if TYPE_CHECKING:
     from midstream.gateway.gateway import Gateway
@@ -209,16 +208,14 @@ class Rest:
         return Json({"items": self._gateway.agents()})
 
     async def _ready(self, _request: Request) -> Response:
-        reasons = await self._gateway.unready()
-        if not reasons:
-            return Json({"status": "ready"})
-        error = Unavailable("; ".join(reasons))
-        answer = error_answer(error)
-        answer.body = msgspec.json.encode(
-            {"status": "not_ready", "reasons": reasons, "error": {"code": error.code, "text": error.text}}
-        )
-        answer.headers["content-length"] = str(len(answer.body))
-        return answer
+        ready = await self._gateway.readiness()
+        body: dict[str, Any] = {"status": "not_ready" if ready.reasons else "ready"}
+        body |= {"reasons": ready.reasons} if ready.reasons else {}
+        body |= {"notes": ready.notes} if ready.notes else {}
+        if not ready.reasons:
+            return Json(body)
+        body |= error_body(Unavailable("; ".join(ready.reasons)))
+        return Json(body, status_code=503, headers={"retry-after": RETRY_AFTER_S})
 
 
 async def _healthy(_request: Request) -> Response:
@@ -231,7 +228,10 @@ async def _schema(_request: Request) -> Response:
 
 async def _upgrade_required(_request: Request) -> Response:
     raise HttpError(
-        426, "upgrade_required", "this is a WebSocket endpoint", headers={"upgrade": "websocket", "connection": "upgrade"}
+        426,
+        "upgrade_required",
+        "this is a WebSocket endpoint",
+        headers={"upgrade": "websocket", "connection": "upgrade"},
     )
 
 
@@ -270,6 +270,4 @@ def _command_id(request: Request) -> str:
 def _refusal(receipt: Receipt) -> ProtocolError:
     """A rejected receipt as the error it reports."""
     kind = ERRORS.get(receipt.code or "", ProtocolError)
-    return kind(
-        receipt.text or "refused", errors=tuple(receipt.errors or ()), resolution=receipt.resolution
-    )
+    return kind(receipt.text or "refused", errors=tuple(receipt.errors or ()), resolution=receipt.resolution)

@@ -15,11 +15,11 @@ _FRAMES_PER_TURN: Final = 16
 """Frames sent singly before other connections have their turn: a server's `send` does not yield by itself."""
 
 
-class Gone(Exception):  # noqa: N818 - an end, not an error
+class Gone(Exception):
     """The client is not there any more. Ordinary: not logged."""
 
 
-class Stalled(Exception):  # noqa: N818 - an end, not an error
+class Stalled(Exception):
     """The client has taken nothing for the whole send timeout."""
 
 

@@ -4,13 +4,12 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, Protocol
 
+from midstream.gateway.auth import BEARER_SUBPROTOCOL
 from midstream_protocol.codec import decode_command, decode_command_msgpack, frame_bytes, json_to_msgpack
 from midstream_protocol.commands import Command
 from midstream_protocol.errors import Malformed
 from midstream_protocol.frames import ConnectionLimits, FramePayload
 from midstream_protocol.version import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
-
-from midstream.gateway.auth import BEARER_SUBPROTOCOL
 
 CACHED_EVENT_BYTES: Final = 2048
 """Events up to this size are transcoded once for all MessagePack connections: deltas, which are most of them."""

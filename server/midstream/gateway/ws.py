@@ -9,20 +9,17 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from midstream_protocol.codec import iso_ms
-from midstream_protocol.codes import Close
-from midstream_protocol.frames import ConnectionDraining, ConnectionReady, PrincipalInfo
-from midstream_protocol.ids import is_id, new_id
-
 from midstream.gateway.auth import credentials_of
 from midstream.gateway.connection import Connection
 from midstream.gateway.dispatch import Dispatcher
 from midstream.gateway.socket import Gone, Socket, Stalled
 from midstream.gateway.wire import Wire, negotiate
-
-from midstream.runs.contract import Principal
-from midstream.runs.subscription import SubscriptionLost
+from midstream.runs import Principal, SubscriptionLost
 from midstream.tasks import spawn, stop
+from midstream_protocol.codec import iso_ms
+from midstream_protocol.codes import Close
+from midstream_protocol.frames import ConnectionDraining, ConnectionReady, PrincipalInfo
+from midstream_protocol.ids import is_id, new_id
 
 if TYPE_CHECKING:
     from midstream.gateway.gateway import Gateway
@@ -75,7 +72,7 @@ class WebSocketEndpoint:
             principal = await self._gateway.authenticator.authenticate(
                 credentials_of(dict(Headers(scope=scope)), offered)
             )
-        except Exception:
+        except Exception:  # noqa: BLE001 - an application's own code; the client learns that it failed
             _log.exception("authenticate failed")
             await socket.close(Close.INTERNAL, "credentials could not be checked")
             return

@@ -1,7 +1,7 @@
 """The store that keeps everything in this process: for tests, demos and runs that need not outlive the server."""
 
 import secrets
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from midstream.clock import Clock, SystemClock
@@ -20,12 +20,12 @@ from midstream.log.contract import (
     LogUnavailable,
     NoSuchRun,
     Page,
-    Record,
     Records,
     Reset,
     Snapshot,
     StoredReceipt,
 )
+from midstream.log.memory_records import MemoryRecords
 
 
 class _Run:
@@ -202,42 +202,6 @@ class _Inbox:
         return () if known is None else tuple(known.after(after))
 
 
-class _Records:
-    def __init__(self, runs: _Runs) -> None:
-        self._runs = runs
-        self._kinds: dict[str, dict[str, Record]] = {}
-
-    async def get(self, kind: str, id: str) -> Record | None:  # noqa: A002 - the contract's word
-        self._runs.check()
-        return self._kinds.get(kind, {}).get(id)
-
-    async def put(self, kind: str, id: str, data: bytes, *, expect_version: int | None = None) -> Record:  # noqa: A002
-        known = await self.get(kind, id)
-        version = rules.next_version(kind, id, at=0 if known is None else known.version, expect=expect_version)
-        record = Record(id=id, version=version, data=data)
-        self._kinds.setdefault(kind, {})[id] = record
-        return record
-
-    async def list(
-        self, kind: str, *, after: str | None = None, limit: int = 100, descending: bool = False
-    ) -> Sequence[Record]:
-        self._runs.check()
-        records = self._kinds.get(kind, {})
-        ids = sorted(records)  # by code point, which is the order of the UTF-8 bytes
-        if descending:
-            ids = ids[: len(ids) if after is None else bisect_left(ids, after)][::-1]
-        elif after is not None:
-            ids = ids[bisect_right(ids, after) :]
-        return tuple(records[id] for id in ids[:limit])  # noqa: A001
-
-    async def delete(self, kind: str, id: str, *, expect_version: int | None = None) -> bool:  # noqa: A002
-        if (known := await self.get(kind, id)) is None:
-            return False
-        rules.check_removal(known, kind=kind, expect=expect_version)
-        del self._kinds[kind][id]
-        return True
-
-
 class MemoryStore:
     """A `Store` in memory. Closing keeps what it holds, so opening it again is a restart of the server.
 
@@ -250,7 +214,7 @@ class MemoryStore:
         self.log: Log = _Log(self._runs, clock or SystemClock())
         self.leases: Leases = _Leases(self._runs)
         self.inbox: Inbox = _Inbox(self._runs)
-        self.records: Records = _Records(self._runs)
+        self.records: Records = MemoryRecords(self._runs.check)
 
     @property
     def name(self) -> str:

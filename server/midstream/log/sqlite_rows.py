@@ -32,9 +32,10 @@ SELECT_RUN: Final = """SELECT id, run, fingerprint, epoch, first_seq, fence, hea
 INSERT_RUN: Final = """INSERT INTO runs (run, fingerprint, epoch, first_seq, fence, head_seq, status, mailbox, wake_at,
     batch_id, submitted, owner, leased_at, lease_until, due_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 UPDATE_RUNS: Final = """WITH new (id, fence, head_seq, status, mailbox, wake_at, batch_id, submitted, owner, leased_at,
-    lease_until, due_at) AS (VALUES {rows}) UPDATE runs SET (fence, head_seq, status, mailbox, wake_at, batch_id,
-    submitted, owner, leased_at, lease_until, due_at) = (new.fence, new.head_seq, new.status, new.mailbox, new.wake_at,
-    new.batch_id, new.submitted, new.owner, new.leased_at, new.lease_until, new.due_at) FROM new WHERE runs.id = new.id"""
+    lease_until, due_at) AS (VALUES {rows})
+    UPDATE runs SET (fence, head_seq, status, mailbox, wake_at, batch_id, submitted, owner, leased_at, lease_until,
+    due_at) = (new.fence, new.head_seq, new.status, new.mailbox, new.wake_at, new.batch_id, new.submitted, new.owner,
+    new.leased_at, new.lease_until, new.due_at) FROM new WHERE runs.id = new.id"""
 SELECT_DUE: Final = """SELECT run FROM runs WHERE due_at <= ? AND (owner IS NULL OR lease_until <= ?)
     ORDER BY due_at, id LIMIT 1"""
 _SELECT_EVENTS: Final = "SELECT first_seq, last_seq, data FROM events WHERE run = ? AND last_seq > ? ORDER BY last_seq"
@@ -53,10 +54,14 @@ DELETE_RUN: Final = (
     "DELETE FROM runs WHERE id = ?",
 )
 PUT_RECORD: Final = "INSERT OR REPLACE INTO records (kind, id, version, data) VALUES (?, ?, ?, ?)"
-_RECORDS_UP: Final = """SELECT id, version, data FROM records WHERE kind = :kind AND (:after IS NULL OR id > :after)
-    ORDER BY id LIMIT :limit"""
-_RECORDS_DOWN: Final = """SELECT id, version, data FROM records WHERE kind = :kind AND (:after IS NULL OR id < :after)
-    ORDER BY id DESC LIMIT :limit"""
+# By (descending, from an id on): an `OR` over both would read the whole kind for every page.
+_RECORDS: Final = {
+    (False, False): "SELECT id, version, data FROM records WHERE kind = :kind ORDER BY id LIMIT :limit",
+    (False, True): "SELECT id, version, data FROM records WHERE kind = :kind AND id > :after ORDER BY id LIMIT :limit",
+    (True, False): "SELECT id, version, data FROM records WHERE kind = :kind ORDER BY id DESC LIMIT :limit",
+    (True, True): """SELECT id, version, data FROM records WHERE kind = :kind AND id < :after
+        ORDER BY id DESC LIMIT :limit""",
+}
 DELETE_RECORD: Final = "DELETE FROM records WHERE kind = ? AND id = ?"
 
 
@@ -204,9 +209,8 @@ def record(connection: sqlite3.Connection, kind: str, id: str) -> Record | None:
 def records(
     connection: sqlite3.Connection, kind: str, *, after: str | None, limit: int, descending: bool
 ) -> tuple[Record, ...]:
-    found = connection.execute(
-        _RECORDS_DOWN if descending else _RECORDS_UP, {"kind": kind, "after": after, "limit": limit}
-    )
+    statement = _RECORDS[descending, after is not None]
+    found = connection.execute(statement, {"kind": kind, "after": after, "limit": limit})
     return tuple(_record(row) for row in found)
 
 

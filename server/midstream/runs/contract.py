@@ -92,8 +92,8 @@ class Limits(Struct, kw_only=True, frozen=True):
     tail_bytes: int = 512 * 1024
     cancel_grace_s: float = 5.0
     """How long a cancelled program may take to close what it has open."""
-    drain_grace_s: float = 20.0
-    """How long running turns may take to reach a safe point after the stop signal."""
+    drain_grace_s: float = 8.0
+    """How long running turns may take to reach a safe point after the stop signal: containers are killed after 10."""
     max_pending_corrections: int = 16
     max_recoveries: int = 5
     """Recoveries of one run without progress before it ends as `crash_loop`."""

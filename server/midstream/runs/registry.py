@@ -13,7 +13,7 @@ import structlog
 
 from midstream.clock import Clock
 from midstream.log import Header, LogError, Store
-from midstream.runs.attachment import Attachment, fresh, reset_frame, reset_reason
+from midstream.runs.attachment import Attachment, reset_frame, reset_reason
 from midstream.runs.commands import Door, decide_command, fingerprint, refused
 from midstream.runs.contract import NO_RULES, Agents, Limits, Principal, Stopping
 from midstream.runs.inputs import Asked, Offer
@@ -159,7 +159,9 @@ class Registry:
             except Stopping:
                 # The actor ended with the command still in its mailbox: the run's end answers it.
                 await self._living.settled(run)
-        raise Unavailable("the run cannot be taken up now: try again")
+        if self.draining:
+            raise Draining("this server is going down: send the command again, with the same id, in a moment")
+        raise Unavailable("the run cannot be taken up now: send the command again, with the same id")
 
     async def _after_end(self, principal: Principal, asked: Asked, header: Header) -> Receipt:
         """A command to a run that is over: its receipts and its state still answer."""
@@ -242,15 +244,12 @@ class Registry:
         )
 
     async def view(self, principal: Principal, run_id: str) -> View:
-        """The run as it is now, with fresh times left. Raises `NotFound`, `Unavailable`."""
+        """The run as it is now: the fold of its events and nothing else. Raises `NotFound`, `Unavailable`."""
         try:
             feed, _ = await self._living.feed(store_key(principal.id, run_id))
-            view = await self._view_now(feed)
+            return await self._view_now(feed)
         except LogError as error:
             raise _wire(error) from error
-        if not view.pending:
-            return view
-        return msgspec.structs.replace(view, pending=tuple(fresh(view.pending, now_ms=self._clock.now_ms())))
 
     async def list_runs(
         self,

@@ -300,6 +300,11 @@ async def test_provider_ids_are_kept_and_doubled_ones_replaced() -> None:
     assert [call.id for call in calls] == ["call_1", "call_2", "call_3"]
 
 
+async def test_parts_stand_in_the_order_of_their_index() -> None:
+    finished = await whole(text_block(1, "second"), text_block(0, "first"))
+    assert finished.parts == (Text(text="first"), Text(text="second"))
+
+
 async def test_surrogates_are_joined_or_replaced() -> None:
     events = await answer(Reply(message(text_block(0, "a\ud83d", "\ude00b", "\ud800", "c", "\udfff", "d\ud83d"))))
     text = "".join(one.text for one in events if isinstance(one, TextDelta))

@@ -186,8 +186,10 @@ async def test_a_failure_is_a_model_error(subject: Subject) -> None:
 async def test_silence_ends_in_model_stalled(subject: Subject, scene: str) -> None:
     async with subject(scene) as provider:
         events: list[ModelEvent] = []
+        began = asyncio.get_running_loop().time()
         with pytest.raises(ModelStalled):
-            await answer(provider, a_request(idle_timeout_s=0.05), into=events)
+            await answer(provider, a_request(idle_timeout_s=0.1), into=events)
+        assert 0.09 < asyncio.get_running_loop().time() - began < 0.8
     if scene == "silent after a word":
         assert TextDelta(text="Hel") in events
     assert not any(isinstance(event, Finished) for event in events)

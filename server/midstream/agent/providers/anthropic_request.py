@@ -60,15 +60,11 @@ def wire_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
             continue
         # A dropped message can leave two of one role side by side, which stricter servers refuse.
         if out and out[-1]["role"] == role:
-            out[-1]["content"] = _results_first([*out[-1]["content"], *blocks])
+            out[-1]["content"] = [*out[-1]["content"], *blocks]
         else:
             out.append({"role": role, "content": blocks})
     _trim_end(out)
     return out
-
-
-def _results_first(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(blocks, key=lambda block: block.get("type") != "tool_result")
 
 
 def _trim_end(out: list[dict[str, Any]]) -> None:

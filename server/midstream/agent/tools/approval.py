@@ -1,17 +1,14 @@
 """Whether a call needs a person's leave, and getting it. What was approved is what runs, or nothing does."""
 
 import asyncio
-from collections.abc import Iterable
 from inspect import isawaitable
 from typing import Any, Final
 
 import msgspec
 import structlog
-from midstream_protocol import events
-from midstream_protocol.codec import iso_ms, json_safe
-from midstream_protocol.events import ApprovalRequired, Notice
 from msgspec import Struct
 
+from midstream.agent.journal import journal_record
 from midstream.agent.tools.context import ToolError
 from midstream.agent.tools.definition import AskWhen, Preview, Tool
 from midstream.agent.tools.effect import Effect, Raised, Returned
@@ -20,10 +17,12 @@ from midstream.agent.tools.site import CallFailed, Site
 from midstream.agent.tools.threads import in_thread
 from midstream.agent.tools.validate import to_arguments
 from midstream.clock import Clock
-from midstream.log import JournalRecord
-from midstream.runs.contract import CallRecord, RunFailure, to_record
+from midstream.runs.contract import CallRecord, RunFailure
 from midstream.runs.port import Port
 from midstream.runs.state import Answer
+from midstream_protocol import events
+from midstream_protocol.codec import iso_ms, json_safe
+from midstream_protocol.events import ApprovalRequired, Notice
 
 _log = structlog.get_logger("midstream.agent")
 
@@ -70,7 +69,9 @@ class Approvals:
                 return site
             if not unsettled and (grant := self._port.grant_for(site.tool.name)) is not None:
                 await self._port.emit(
-                    Notice(level="info", code="approval_granted", text=f"{site.label}: approved for this run ({grant})"),
+                    Notice(
+                        level="info", code="approval_granted", text=f"{site.label}: approved for this run ({grant})"
+                    ),
                     step_id=site.step_id,
                 )
                 return site
@@ -90,7 +91,9 @@ class Approvals:
         if answer is None:
             answer = await self._ask(site, UNKNOWN_OUTCOME, prefix=prefix)
         if answer.decision == "cancelled":
-            raise CallFailed("cancelled", "The call was cancelled; whether it had an effect is unknown.", outcome="unknown")
+            raise CallFailed(
+                "cancelled", "The call was cancelled; whether it had an effect is unknown.", outcome="unknown"
+            )
         return self._approved(site) if answer.decision == "approved" else None
 
     async def _given(self, site: Site, *, prefix: str = _FIRST) -> Answer | None:
@@ -109,7 +112,7 @@ class Approvals:
             return POLICY
         try:
             asks = policy.when(to_arguments(site.tool.arguments, site.args))
-        except Exception:
+        except Exception:  # noqa: BLE001 - the app's function may raise anything
             # Who cannot tell whether to ask, asks.
             _log.exception("ask_when failed: asking", tool=site.tool.name, run=self._port.start.run_id)
             asks = True
@@ -140,12 +143,10 @@ class Approvals:
             preview=_shown(preview) if preview is not None else None,
             args_schema=tool.input_schema if tool.editable else None,
         )
-        journal = _records(
-            [
-                to_record("call", site.call_id, CallRecord(tool=tool.name, args=site.args)),
-                to_record("guard", approval_id, Guard(guard=guard)),
-            ]
-        )
+        journal = [
+            journal_record("call", site.call_id, CallRecord(tool=tool.name, args=site.args)),
+            journal_record("guard", approval_id, Guard(guard=guard)),
+        ]
         return await port.ask(required, journal=journal, step_id=site.step_id)
 
     def _approved(self, site: Site) -> Site:
@@ -215,7 +216,3 @@ class ApprovalExpired(RunFailure):
 def _shown(preview: Preview) -> events.Preview:
     data = json_safe(preview.data)
     return events.Preview(kind=preview.kind, data=bounded(data, MAX_PREVIEW_DATA) if isinstance(data, str) else data)
-
-
-def _records(parts: Iterable[tuple[str, str, bytes]]) -> list[JournalRecord]:
-    return [JournalRecord(kind=kind, key=key, data=data) for kind, key, data in parts]

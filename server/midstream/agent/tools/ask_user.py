@@ -5,15 +5,14 @@ import hashlib
 from collections.abc import Coroutine
 from typing import Any
 
-from midstream_protocol.codec import iso_ms
-from midstream_protocol.events import InputRequired
-
 from midstream.agent.tools.definition import tool
 from midstream.agent.tools.site import CallFailed, Site
 from midstream.runs.contract import Stopping
 from midstream.runs.port import Port
 from midstream.runs.state import Answer
 from midstream.tasks import spawn, stop
+from midstream_protocol.codec import iso_ms
+from midstream_protocol.events import InputRequired
 
 
 @tool(name="ask_user", label="Ask: {question}", idempotent=True)

@@ -2,18 +2,18 @@
 
 from typing import Any
 
-from midstream_protocol.codec import iso_ms
-from midstream_protocol.commands import ClientTool
-from midstream_protocol.events import ToolRequested
 from msgspec import Struct
 
+from midstream.agent.journal import journal_record
 from midstream.agent.tools.definition import DEFAULT_APPROVAL_S, DEFAULT_TIMEOUT_S, Tool
 from midstream.agent.tools.site import CallFailed, Site
 from midstream.agent.tools.validate import is_schema
-from midstream.log import JournalRecord
-from midstream.runs.contract import CallRecord, ResultRecord, to_record
+from midstream.runs.contract import CallRecord, ResultRecord
 from midstream.runs.port import Port
 from midstream.runs.state import Answer
+from midstream_protocol.codec import iso_ms
+from midstream_protocol.commands import ClientTool
+from midstream_protocol.events import ToolRequested
 
 
 async def request(port: Port, site: Site) -> Answer:
@@ -31,8 +31,8 @@ async def request(port: Port, site: Site) -> Answer:
         expires_in_s=site.tool.timeout_s,
         message_id=site.message_id,
     )
-    kind, key, data = to_record("call", site.call_id, CallRecord(tool=site.tool.name, args=site.args))
-    return await port.ask(requested, journal=[JournalRecord(kind=kind, key=key, data=data)], step_id=site.step_id)
+    call = CallRecord(tool=site.tool.name, args=site.args)
+    return await port.ask(requested, journal=[journal_record("call", site.call_id, call)], step_id=site.step_id)
 
 
 def result_of(answer: Answer) -> ResultRecord:

@@ -2,12 +2,11 @@
 
 from typing import Final
 
+from midstream.runs.contract import Principal
+from midstream.runs.port import Port
 from midstream_protocol.codec import json_safe
 from midstream_protocol.events import Outcome, ToolProgress
 from midstream_protocol.limits import MAX_TEXT_CHARS
-
-from midstream.runs.contract import Principal
-from midstream.runs.port import Port
 
 
 class ToolContext:

@@ -5,12 +5,12 @@ import re
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final, Literal, overload
 
-from midstream_protocol.events import Risk
-from midstream_protocol.ids import is_id
 from msgspec import Struct
 
 from midstream.agent.tools.shown import fill_label, redacted
 from midstream.agent.tools.signature import BadTool, read_signature
+from midstream_protocol.events import Risk
+from midstream_protocol.ids import is_id
 
 OnUnknown = Literal["tell", "retry", "ask"]
 OnExpire = Literal["deny", "fail"]

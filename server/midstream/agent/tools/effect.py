@@ -74,7 +74,8 @@ class Effect:
         return Stopped(lingers=False) if self._task.cancelled() else self._task.result()
 
     async def _over(self) -> None:
-        await asyncio.wait({self._task, self._given_up}, return_when=asyncio.FIRST_COMPLETED)
+        waited: set[asyncio.Future[Any]] = {self._task, self._given_up}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
 
     def _give_up(self) -> None:
         if not self._given_up.done():

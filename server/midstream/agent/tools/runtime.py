@@ -12,11 +12,9 @@ from typing import Any, Final
 
 import msgspec
 import structlog
-from midstream_protocol.codec import json_safe
-from midstream_protocol.events import Payload, ToolCompleted, ToolFailed, ToolStarted
-from midstream_protocol.limits import MAX_TEXT_CHARS
 
 from midstream.agent.conversation import Call
+from midstream.agent.journal import journal_record
 from midstream.agent.tools.approval import ApprovalExpired, Approvals
 from midstream.agent.tools.ask_user import ask_user, put_question
 from midstream.agent.tools.client import request, result_of
@@ -28,11 +26,13 @@ from midstream.agent.tools.shown import Kept, keep, shortened
 from midstream.agent.tools.site import CallFailed, Site
 from midstream.agent.tools.toolbox import Toolbox
 from midstream.agent.tools.validate import check_arguments, in_words
-from midstream.log import JournalRecord
-from midstream.runs.contract import CallRecord, ResultRecord, Stopping, to_record
+from midstream.runs.contract import CallRecord, ResultRecord, Stopping
 from midstream.runs.port import Port
 from midstream.runs.state import Answer, CallState
 from midstream.tasks import spawn, stop
+from midstream_protocol.codec import json_safe
+from midstream_protocol.events import Outcome, Payload, ToolCompleted, ToolFailed, ToolStarted
+from midstream_protocol.limits import MAX_TEXT_CHARS
 
 _log = structlog.get_logger("midstream.agent")
 
@@ -67,9 +67,7 @@ class Runtime:
         if len(calls) == 1:
             return [await self.run(calls[0], message_id=message_id, step_id=step_id)]
         tasks = [
-            spawn(
-                self._in_turn(call, message_id, step_id), name=f"run:{self._port.start.run_id}/call:{call.id}"
-            )
+            spawn(self._in_turn(call, message_id, step_id), name=f"run:{self._port.start.run_id}/call:{call.id}")
             for call in calls
         ]
         try:
@@ -148,7 +146,9 @@ class Runtime:
         tool = self._toolbox.find(call.tool)
         if tool is None and begun:
             # The app was changed between a crash and now.
-            raise CallFailed("unknown_tool", "This tool is gone; whether the call had an effect is unknown.", outcome="unknown")
+            raise CallFailed(
+                "unknown_tool", "This tool is gone; whether the call had an effect is unknown.", outcome="unknown"
+            )
         if tool is None:
             raise CallFailed("unknown_tool", f"There is no tool called {call.tool[:64]!r}.")
         args = self._port.call_args(call.id)
@@ -221,7 +221,7 @@ class Runtime:
         context.close()
         took_ms = max(0, round((port.clock.monotonic() - began) * 1000))
         payload, record = self._told(site, effect, ending, took_ms)
-        journal = [_journal(site.call_id, record)]
+        journal = [journal_record("result", site.call_id, record)]
         if effect.run_cancelled:
             port.post(payload, journal=journal, step_id=site.step_id)
             raise asyncio.CancelledError
@@ -240,10 +240,8 @@ class Runtime:
             attempt=attempt,
             message_id=site.message_id,
         )
-        kind, key, data = to_record("call", site.call_id, CallRecord(tool=site.tool.name, args=site.args))
-        await self._port.record(
-            started, journal=[JournalRecord(kind=kind, key=key, data=data)], step_id=site.step_id
-        )
+        call = CallRecord(tool=site.tool.name, args=site.args)
+        await self._port.record(started, journal=[journal_record("call", site.call_id, call)], step_id=site.step_id)
 
     def _told(self, site: Site, effect: Effect, ending: Ending, took_ms: int) -> tuple[Payload, ResultRecord]:
         if isinstance(ending, Returned):
@@ -256,8 +254,8 @@ class Runtime:
         tool = site.tool
         error = ending.error if isinstance(ending, Raised) else None
         said = error if isinstance(error, ToolError) else None
-        # Running an idempotent tool again changes nothing, so what is left of it may be called failed. A thread goes on.
-        stopped = "failed" if tool.idempotent and not tool.threaded else "unknown"
+        # What is left of an idempotent tool does no harm, so it may be called failed; a thread goes on.
+        stopped: Outcome = "failed" if tool.idempotent and not tool.threaded else "unknown"
         if isinstance(ending, Stopped) and ending.lingers:
             stopped = "unknown"
         outcome = said.outcome if said is not None else stopped
@@ -293,7 +291,9 @@ class Runtime:
         kept = keep(value)
         await settled(
             self._port.record(
-                _completed(site.call_id, kept, 0), journal=[_journal(site.call_id, kept.record)], step_id=site.step_id
+                _completed(site.call_id, kept, 0),
+                journal=[journal_record("result", site.call_id, kept.record)],
+                step_id=site.step_id,
             ),
             name=f"call:{site.call_id}",
         )
@@ -303,7 +303,7 @@ class Runtime:
         """The answer of a client-run call. One that the run gave itself (too late, cancelled) is journalled here."""
         record = result_of(answer)
         if not record.ok:
-            await self._port.record(journal=[_journal(call_id, record)])
+            await self._port.record(journal=[journal_record("result", call_id, record)])
         return record
 
     async def _closed_elsewhere(self, call_id: str, state: CallState) -> ResultRecord:
@@ -311,7 +311,7 @@ class Runtime:
         if state.client_id is not None:
             return await self._answered(call_id, await self._port.answer(call_id))
         record = ResultRecord(ok=False, error=state.state, text="This call is over; its result was not kept.")
-        await self._port.record(journal=[_journal(call_id, record)])
+        await self._port.record(journal=[journal_record("result", call_id, record)])
         return record
 
     async def _fail(self, call_id: str, failed: CallFailed, step_id: str | None) -> ResultRecord:
@@ -319,7 +319,8 @@ class Runtime:
         # An own loop's call that never began is in no event: only its code is told.
         shown = [_failed(call_id, failed)] if self._port.call(call_id) is not None else []
         await settled(
-            self._port.record(*shown, journal=[_journal(call_id, record)], step_id=step_id), name=f"call:{call_id}"
+            self._port.record(*shown, journal=[journal_record("result", call_id, record)], step_id=step_id),
+            name=f"call:{call_id}",
         )
         return record
 
@@ -343,8 +344,3 @@ def _failed(call_id: str, failed: CallFailed) -> ToolFailed:
         retryable=failed.retryable,
         execution_id=failed.execution_id,
     )
-
-
-def _journal(call_id: str, record: ResultRecord) -> JournalRecord:
-    kind, key, data = to_record("result", call_id, record)
-    return JournalRecord(kind=kind, key=key, data=data)

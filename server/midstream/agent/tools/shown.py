@@ -4,11 +4,11 @@ from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
-from midstream_protocol.codec import json_safe
-from midstream_protocol.limits import MAX_PREVIEW_CHARS, MAX_TOOL_RESULT_BYTES
 from msgspec import Struct
 
 from midstream.runs.contract import ResultRecord
+from midstream_protocol.codec import json_safe
+from midstream_protocol.limits import MAX_PREVIEW_CHARS, MAX_TOOL_RESULT_BYTES
 
 REDACTED: Final = "[hidden]"
 """Stands for a hidden value. It is refused as a value: a form that sends everything back must not set it."""

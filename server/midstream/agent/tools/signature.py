@@ -21,7 +21,7 @@ class Resource:
 
 
 class Signature(Struct, kw_only=True, frozen=True, eq=False):
-    """`injected` maps a parameter to the type of the resource it wants; `context` are the names that get the context."""
+    """`injected` maps a parameter to the type of the resource it wants; `context` are those that get the context."""
 
     arguments: type[Struct]
     input_schema: dict[str, Any]

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from midstream_protocol.events import Outcome
 from msgspec import Struct
 
 from midstream.agent.tools.definition import Tool
+from midstream_protocol.events import Outcome
 
 
 class Site(Struct, kw_only=True, frozen=True):

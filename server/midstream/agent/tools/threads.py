@@ -20,7 +20,7 @@ def left_running() -> int:
 
 
 async def in_thread(work: Callable[[], Any], *, name: str) -> Any:
-    """What `work()` returns or raises, in the caller's context. Cancelled, it returns at once and the thread goes on."""
+    """What `work()` returns or raises, in the caller's context. Cancelled, it returns and the thread goes on."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Any] = loop.create_future()
     context = contextvars.copy_context()
@@ -34,7 +34,8 @@ async def in_thread(work: Callable[[], Any], *, name: str) -> Any:
             done.set_exception(error)
 
     def run() -> None:
-        value, raised = None, None
+        value: Any = None
+        raised: BaseException | None = None
         try:
             value = context.run(work)
         except StopIteration as error:

@@ -10,8 +10,9 @@ from typing import Any, Final, TypeVar
 
 import jsonschema_rs
 import msgspec
-from midstream_protocol.errors import FieldError
 from msgspec import Struct
+
+from midstream_protocol.errors import FieldError
 
 S = TypeVar("S", bound=Struct)
 
@@ -103,7 +104,7 @@ def _field_errors(error: Any) -> list[FieldError]:
 
 
 def _pointer(place: str) -> str:
-    """msgspec's `.p.children[1]` as a JSON Pointer. `[...]` (any key of a map) stays as it is."""
+    """Msgspec's `.p.children[1]` as a JSON Pointer. `[...]` (any key of a map) stays as it is."""
     return place.replace("[", "/").replace("]", "").replace(".", "/").replace("/////", "/...")
 
 

@@ -1,0 +1,121 @@
+"""`midstream runs`, `midstream agents` and `midstream export`: what is there."""
+
+import sys
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from midstream.cli.options import DEFAULT_URL, RunId, Token, Url, run_client
+from midstream.cli.safe_text import safe_line
+from midstream.client import Address, Rest
+
+
+def runs_command(
+    *,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    status: Annotated[str | None, typer.Option(help="Only runs that are queued, running, waiting, completed, …")] = None,
+    thread: Annotated[str | None, typer.Option(help="Only runs of this conversation.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 20,
+) -> None:
+    """List runs, newest first."""
+    run_client(_runs(url, token, status=status, thread=thread, limit=limit), url=url)
+
+
+async def _runs(url: str, token: str | None, *, status: str | None, thread: str | None, limit: int) -> None:
+    rest = Rest(Address(url), token=token)
+    try:
+        page = await rest.runs(status=status, thread_id=thread, limit=limit)
+    finally:
+        await rest.aclose()
+    _print(
+        ("RUN", "STATUS", "AGENT", "SEQ", "WAITS FOR", "TITLE OR STATUS"),
+        [
+            (
+                item.get("run_id"),
+                item.get("status"),
+                item.get("agent"),
+                item.get("cursor", {}).get("seq"),
+                ", ".join(str(each.get("label") or each.get("question") or "") for each in item.get("pending", [])),
+                item.get("title") or item.get("status_text") or "",
+            )
+            for item in page.get("items", [])
+        ],
+    )
+    if page.get("next_cursor"):
+        typer.echo("there are more; ask with a larger --limit", err=True)
+
+
+def agents_command(*, url: Url = DEFAULT_URL, token: Token = None) -> None:
+    """List the server's agents."""
+    run_client(_agents(url, token), url=url)
+
+
+async def _agents(url: str, token: str | None) -> None:
+    rest = Rest(Address(url), token=token)
+    try:
+        page = await rest.agents()
+    finally:
+        await rest.aclose()
+    rows = page.get("items", [])
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    _print(tuple(name.upper() for name in columns), [tuple(_cell(row.get(name)) for name in columns) for row in rows])
+
+
+def export_command(
+    run: RunId,
+    *,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file instead of standard output.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the run ends.")] = False,
+) -> None:
+    """Write a run's log as NDJSON: byte for byte what is stored, one event a line."""
+    run_client(_export(url, token, run, output=output, follow=follow), url=url)
+
+
+async def _export(url: str, token: str | None, run_id: str, *, output: Path | None, follow: bool) -> None:
+    rest = Rest(Address(url), token=token)
+    try:
+        # Asked first, also when following: a run that does not exist must not leave an empty file.
+        head = (await rest.view(run_id)).cursor.seq
+        file: IO[bytes] = sys.stdout.buffer if output is None else _opened(output)
+        try:
+            async for line in rest.export(run_id, until_seq=None if follow else head):
+                file.write(line)
+                if follow:
+                    file.flush()
+            file.flush()
+        finally:
+            if output is not None:
+                file.close()
+    finally:
+        await rest.aclose()
+
+
+def _opened(output: Path) -> IO[bytes]:
+    try:
+        return output.open("wb")
+    except OSError as error:
+        raise typer.BadParameter(f"{output} cannot be written: {error.strerror}") from error
+
+
+def _cell(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+
+
+def _print(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    if not sys.stdout.isatty():
+        for row in rows:
+            typer.echo("\t".join(safe_line(_cell(value)) for value in row))
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, header_style="bold", overflow="fold" if name == "RUN" else "ellipsis", no_wrap=name != "RUN")
+    for row in rows:
+        table.add_row(*(Text(safe_line(_cell(value))) for value in row))
+    Console(highlight=False).print(table)

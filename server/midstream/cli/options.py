@@ -1,0 +1,46 @@
+"""Options that every client command has, and the way from a command to the event loop."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Annotated, Any, Final
+
+import typer
+
+from midstream.cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, Explained, explain
+
+DEFAULT_URL: Final = "http://127.0.0.1:8484"
+
+Url = Annotated[str, typer.Option("--url", envvar="MIDSTREAM_URL", help="The server's address.")]
+Token = Annotated[
+    str | None,
+    typer.Option("--token", envvar="MIDSTREAM_TOKEN", help="The server's bearer token.", show_envvar=True),
+]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as `midstream runs` lists it.")]
+
+
+def say_error(text: str) -> None:
+    typer.echo(f"midstream: {text}", err=True)
+
+
+def run_client(work: Coroutine[Any, Any, int | None], *, url: str) -> None:
+    """Do `work` and leave with its exit code, or with one clear line."""
+    try:
+        code = asyncio.run(work)
+    except Explained as error:
+        say_error(explain(error, url=url))
+        code = EXIT_FAILED
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (`… | head`): as a program that was told so by the signal.
+        _mute()
+        code = 128 + signal.SIGPIPE
+    raise typer.Exit(code or 0)
+
+
+def _mute() -> None:
+    """Keep the interpreter from flushing into the closed pipe at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
