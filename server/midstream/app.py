@@ -114,8 +114,7 @@ class Midstream:
                 model=provider.default_model,
                 resources=self._resources,
             )
-            stack.push_async_callback(catalogue.aclose)
-            await catalogue.open()
+            await stack.enter_async_context(catalogue.opened())
             registry = Registry(store=store, agents=catalogue, limits=settings.limits(), clock=self._clock)
             stack.push_async_callback(registry.aclose)
             await registry.open()

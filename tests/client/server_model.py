@@ -39,7 +39,9 @@ def ready(*, heartbeat_s: float = 10, in_flight: int = 64) -> bytes:
     )
 
 
-def attached(command_id: str, *, run_id: str = "run_1", head: int = 0, status: str = "running", epoch: str = "e1") -> bytes:
+def attached(
+    command_id: str, *, run_id: str = "run_1", head: int = 0, status: str = "running", epoch: str = "e1"
+) -> bytes:
     return frame(
         "run.attached",
         command_id=command_id,
@@ -109,5 +111,9 @@ class Server:
     def _attach(self, command_id: str, since: int) -> None:
         # What waited to be written for the attachment before is dropped or not, as it happens: here it is not.
         status = "completed" if self.ended else "running"
-        self.out += [attached(command_id, head=len(self.log), status=status), *self.log[since:], caught_up(len(self.log))]
+        self.out += [
+            attached(command_id, head=len(self.log), status=status),
+            *self.log[since:],
+            caught_up(len(self.log)),
+        ]
         self.following = not self.ended

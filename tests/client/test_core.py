@@ -4,8 +4,6 @@ from itertools import count
 
 import msgspec
 import pytest
-from midstream_protocol.commands import Command, RunCancel, RunCorrect, RunStart
-from midstream_protocol.errors import NotFound, Unauthorized
 
 from midstream.client.core import (
     Adopt,
@@ -22,6 +20,8 @@ from midstream.client.core import (
 )
 from midstream.client.errors import Disconnected, Unreachable
 from midstream.client.updates import Received
+from midstream_protocol.commands import Command, RunCancel, RunCorrect, RunStart
+from midstream_protocol.errors import NotFound, Unauthorized
 from tests.client.server_model import attached, caught_up, event, frame, ready, receipt
 
 
@@ -79,8 +79,11 @@ def test_a_start_adopts_its_run_and_delivers_it():
     play = Playbook()
     play.connect()
     (start,) = sent(play.command("c1", RunStart(input="hi"), run_id=None))
-    assert start["payload"] == {"input": "hi"} and "run_id" not in start
-    actions = play.get(receipt("c1", run_id="run_1", at_seq=1), attached("c1", head=1), event(1), caught_up(1), event(2))
+    assert start["payload"] == {"input": "hi"}
+    assert "run_id" not in start
+    actions = play.get(
+        receipt("c1", run_id="run_1", at_seq=1), attached("c1", head=1), event(1), caught_up(1), event(2)
+    )
     assert only(actions, Adopt) == [Adopt("run_1")]
     assert [action.command_id for action in only(actions, Answer)] == ["c1"]
     # The reader must exist before its receipt is told and before its first event.
@@ -99,7 +102,8 @@ def test_the_text_of_an_event_is_the_text_that_came():
 def test_events_between_an_attach_and_its_attached_belong_to_the_one_before():
     play = Playbook().following(seq=2)
     (again,) = sent(play.get(event(5)))
-    assert again["type"] == "run.attach" and again["payload"]["since_seq"] == 2
+    assert again["type"] == "run.attach"
+    assert again["payload"]["since_seq"] == 2
     assert play.get(event(3), event(4)) == []
     actions = play.get(receipt(again["command_id"]), attached("own_1"), event(3))
     assert actions == [], "the old attachment's frames do not count"
@@ -153,7 +157,8 @@ def test_a_reset_moves_the_cursor_and_the_epoch():
 def test_gone_detaches_with_a_reason():
     play = Playbook().following()
     (detached,) = play.get(frame("run.reset", run_id="run_1", reason="gone"))
-    assert isinstance(detached, Detached) and isinstance(detached.error, NotFound)
+    assert isinstance(detached, Detached)
+    assert isinstance(detached.error, NotFound)
     assert play.get(event(1)) == []
 
 
@@ -180,7 +185,8 @@ def test_a_refused_attach_says_why():
     play.connect()
     (attach,) = sent(play.core.attach("run_1"))
     (detached,) = play.get(receipt(attach["command_id"], "rejected", code="not_found", text="no such run"))
-    assert isinstance(detached.error, NotFound) and detached.error.text == "no such run"
+    assert isinstance(detached.error, NotFound)
+    assert detached.error.text == "no such run"
 
 
 def test_a_retryable_refusal_of_a_later_attach_comes_back():
@@ -253,12 +259,16 @@ def test_pause_detaches_and_resume_attaches_at_the_cursor():
 # -- closes, backoff, silence
 
 
-@pytest.mark.parametrize(("code", "error"), [(4500, Unauthorized), (4501, Disconnected), (1000, Disconnected), (1009, Disconnected)])
+@pytest.mark.parametrize(
+    ("code", "error"), [(4500, Unauthorized), (4501, Disconnected), (1000, Disconnected), (1009, Disconnected)]
+)
 def test_final_close_codes_end_it(code, error):
     play = Playbook().following()
     changed, failed = play.lose(code, "because")
     assert changed.state == "closed"
-    assert isinstance(failed, Failed) and isinstance(failed.error, error) and "because" in str(failed.error)
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, error)
+    assert "because" in str(failed.error)
     assert play.get(event(1)) == []
     assert play.lose() == []
 
@@ -270,10 +280,8 @@ def test_other_close_codes_come_back(code):
 
 def test_backoff_grows_to_twenty_seconds_and_starts_over_after_ten_good_ones():
     play = Playbook().following()
-    delays = [play.lose()[-1].delay_s]
-    for _ in range(9):
-        delays.append(play.core.unreachable(Unreachable("refused"))[-1].delay_s)
-    assert delays == [0.25, 0.5, 1, 2, 4, 8, 16, 20, 20, 20]
+    ends = [play.lose(), *(play.core.unreachable(Unreachable("refused")) for _ in range(9))]
+    assert [actions[-1].delay_s for actions in ends] == [0.25, 0.5, 1, 2, 4, 8, 16, 20, 20, 20]
     play.connect()
     play.now += 9.9
     assert play.lose()[-1].delay_s == 20
@@ -330,7 +338,8 @@ def test_a_socket_that_never_gets_ready_is_dead_too():
 def test_what_cannot_be_read_is_the_end_and_not_a_loop():
     play = Playbook().following()
     actions = play.get(b'{"v":1,"seq":"x"}')
-    assert isinstance(actions[1], Failed) and isinstance(actions[2], Drop)
+    assert isinstance(actions[1], Failed)
+    assert isinstance(actions[2], Drop)
 
 
 def test_unknown_frames_are_a_sign_of_life_and_nothing_else():
@@ -342,6 +351,8 @@ def test_unknown_frames_are_a_sign_of_life_and_nothing_else():
 def test_close_is_final():
     play = Playbook().following()
     changed, failed, drop = play.core.close()
-    assert changed.state == "closed" and isinstance(failed, Failed) and drop == Drop(1000, "")
+    assert changed.state == "closed"
+    assert isinstance(failed, Failed)
+    assert drop == Drop(1000, "")
     assert play.core.close() == []
     assert play.lose(1000) == []

@@ -33,7 +33,11 @@ async def edited(value: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"the editor ended with {code}; nothing was sent")
         return _parsed(path)
     finally:
-        path.unlink(missing_ok=True)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
 
 
 def _parsed(path: Path) -> dict[str, Any]:

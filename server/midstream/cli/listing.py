@@ -18,7 +18,9 @@ def runs_command(
     *,
     url: Url = DEFAULT_URL,
     token: Token = None,
-    status: Annotated[str | None, typer.Option(help="Only runs that are queued, running, waiting, completed, …")] = None,
+    status: Annotated[
+        str | None, typer.Option(help="Only runs that are queued, running, waiting, completed, …")
+    ] = None,
     thread: Annotated[str | None, typer.Option(help="Only runs of this conversation.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 20,
 ) -> None:
@@ -115,7 +117,9 @@ def _print(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
         return
     table = Table(box=None, pad_edge=False)
     for name in columns:
-        table.add_column(name, header_style="bold", overflow="fold" if name == "RUN" else "ellipsis", no_wrap=name != "RUN")
+        table.add_column(
+            name, header_style="bold", overflow="fold" if name == "RUN" else "ellipsis", no_wrap=name != "RUN"
+        )
     for row in rows:
         table.add_row(*(Text(safe_line(_cell(value))) for value in row))
     Console(highlight=False).print(table)

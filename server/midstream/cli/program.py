@@ -3,7 +3,8 @@
 import importlib.metadata
 import json
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Final
 
 import typer
 
@@ -30,7 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for name, command in {
+_COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "serve": serve_command,
     "chat": chat_command,
     "tail": tail_command,
@@ -42,7 +43,9 @@ for name, command in {
     "correct": correct_command,
     "cancel": cancel_command,
     "agents": agents_command,
-}.items():
+}
+
+for name, command in _COMMANDS.items():
     app.command(name)(command)
 
 
@@ -61,7 +64,9 @@ def _version(asked: bool) -> None:  # noqa: FBT001 - a callback's signature is t
 @app.callback()
 def _program(
     *,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     del version
 
@@ -73,5 +78,7 @@ def main() -> None:
     except Exception as error:
         if sys.flags.dev_mode:
             raise
-        say_error(f"a defect of this program: {type(error).__name__}: {error}; `python -X dev -m midstream.cli` shows where")
+        say_error(
+            f"a defect of this program: {type(error).__name__}: {error}; `python -X dev -m midstream.cli` shows where"
+        )
         sys.exit(EXIT_FAILED)

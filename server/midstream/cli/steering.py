@@ -54,7 +54,9 @@ def approve_command(
     url: Url = DEFAULT_URL,
     token: Token = None,
     args: Annotated[str | None, typer.Option(help="Arguments to replace, as a JSON object.")] = None,
-    remember: Annotated[bool, typer.Option("--for-run", help="And do not ask for this tool again in this run.")] = False,
+    remember: Annotated[
+        bool, typer.Option("--for-run", help="And do not ask for this tool again in this run.")
+    ] = False,
 ) -> None:
     """Approve what a run waits for."""
     replaced = _object(args) if args is not None else None
@@ -108,7 +110,9 @@ def correct_command(
     *,
     url: Url = DEFAULT_URL,
     token: Token = None,
-    now: Annotated[bool, typer.Option("--now", help="Interrupt the model instead of waiting for the next step.")] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="Interrupt the model instead of waiting for the next step.")
+    ] = False,
     when_idle: Annotated[bool, typer.Option("--when-idle", help="Use it when the plan is done.")] = False,
 ) -> None:
     """Correct the course of a run."""
@@ -170,7 +174,9 @@ def _only(view: View, kind: str) -> str:
     if not waiting:
         raise NotFound(f"run {view.run_id} is {view.status} and waits for no {kind}")
     if len(waiting) > 1:
-        listed = "; ".join(f"{item[key]} ({safe_line(str(item.get('label') or item.get('question')))})" for item in waiting)
+        listed = "; ".join(
+            f"{item[key]} ({safe_line(str(item.get('label') or item.get('question')))})" for item in waiting
+        )
         raise NotFound(f"several wait; say which: {listed}")
     return str(waiting[0][key])
 

@@ -10,14 +10,18 @@ from midstream.cli.options import DEFAULT_URL, RunId, Token, Url, run_client
 
 
 def chat_command(
-    text: Annotated[str | None, typer.Argument(help="What is to be done. Without it: a prompt, or standard input.")] = None,
+    text: Annotated[
+        str | None, typer.Argument(help="What is to be done. Without it: a prompt, or standard input.")
+    ] = None,
     *,
     url: Url = DEFAULT_URL,
     token: Token = None,
     agent: Annotated[str | None, typer.Option(help="The agent; `midstream agents` lists them.")] = None,
     thread: Annotated[str | None, typer.Option(help="Go on with this conversation.")] = None,
     run: Annotated[str | None, typer.Option(help="Come back to this run instead of starting one.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Approve everything without asking. It is said each time.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Approve everything without asking. It is said each time.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the events as they are, one JSON text a line.")] = False,
 ) -> None:
     """Start a run and talk to it: watch, approve, correct, cancel.

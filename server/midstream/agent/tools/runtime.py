@@ -23,7 +23,7 @@ from midstream.agent.tools.effect import Effect, Ending, Raised, Returned, Stopp
 from midstream.agent.tools.invoke import invoke
 from midstream.agent.tools.settle import settled
 from midstream.agent.tools.shown import Kept, keep, shortened
-from midstream.agent.tools.site import CallFailed, Site
+from midstream.agent.tools.site import CallFailed, CancelSwitch, Site
 from midstream.agent.tools.toolbox import Toolbox
 from midstream.agent.tools.validate import check_arguments, in_words
 from midstream.runs.contract import CallRecord, ResultRecord, Stopping
@@ -124,21 +124,21 @@ class Runtime:
         if state is not None and state.state == "requested":
             return await self._answered(call.id, await self._port.answer(call.id))
         site = self._site(call, state, message_id, step_id)
-        cancelled = asyncio.Event()
-        with self._port.on_cancel_call(call.id, cancelled.set):
+        cancel = CancelSwitch()
+        with self._port.on_cancel_call(call.id, cancel.throw):
             if state is not None and state.state == "running":
                 attempt = state.attempt + 1
                 site = await self._once_more(site, attempt)
-                return await self._effect(site, attempt=attempt, cancelled=cancelled)
+                return await self._effect(site, attempt=attempt, cancel=cancel)
             site = await self._approvals.settle(site, unsettled=self._unsettled(site))
-            if cancelled.is_set():
+            if cancel.thrown.is_set():
                 raise CallFailed("cancelled", "The user cancelled this call before it started.")
             self._port.check()
             if site.tool.client:
                 return await self._answered(call.id, await request(self._port, site))
             if site.tool is ask_user:
-                return await self._asked(site, cancelled)
-            return await self._effect(site, attempt=1, cancelled=cancelled)
+                return await self._asked(site, cancel)
+            return await self._effect(site, attempt=1, cancel=cancel)
 
     def _site(self, call: Call, state: CallState | None, message_id: str | None, step_id: str | None) -> Site:
         """The call with its tool and valid arguments. Raises `CallFailed`."""
@@ -197,7 +197,7 @@ class Runtime:
 
     # -- the effect
 
-    async def _effect(self, site: Site, *, attempt: int, cancelled: asyncio.Event) -> ResultRecord:
+    async def _effect(self, site: Site, *, attempt: int, cancel: CancelSwitch) -> ResultRecord:
         port, tool = self._port, site.tool
         await self._start(site, attempt)
         context = ToolContext(
@@ -214,10 +214,8 @@ class Runtime:
             clock=port.clock,
             name=f"run:{port.start.run_id}/tool:{site.call_id}",
         )
-        if cancelled.is_set():
-            effect.stop("cancelled")
-        with port.on_cancel_call(site.call_id, lambda: effect.stop("cancelled")):
-            ending = await effect.ending()
+        cancel.then(lambda: effect.stop("cancelled"))
+        ending = await effect.ending()
         context.close()
         took_ms = max(0, round((port.clock.monotonic() - began) * 1000))
         payload, record = self._told(site, effect, ending, took_ms)
@@ -285,8 +283,8 @@ class Runtime:
 
     # -- the other ways to an answer
 
-    async def _asked(self, site: Site, cancelled: asyncio.Event) -> ResultRecord:
-        value = await put_question(self._port, site, cancelled)
+    async def _asked(self, site: Site, cancel: CancelSwitch) -> ResultRecord:
+        value = await put_question(self._port, site, cancel.thrown)
         await self._start(site, 1)
         kept = keep(value)
         await settled(

@@ -1,5 +1,7 @@
 """One call on its way through the runtime, and how a behaviour ends it."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
@@ -20,6 +22,24 @@ class Site(Struct, kw_only=True, frozen=True):
     @property
     def label(self) -> str:
         return self.tool.label_for(self.args)
+
+
+class CancelSwitch:
+    """One call's cancel: thrown once, and it stays thrown. What listens later hears it at once."""
+
+    def __init__(self) -> None:
+        self.thrown = asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
+
+    def throw(self) -> None:
+        self.thrown.set()
+        for listener in self._listeners:
+            listener()
+
+    def then(self, listener: Callable[[], None]) -> None:
+        self._listeners.append(listener)
+        if self.thrown.is_set():
+            listener()
 
 
 class CallFailed(Exception):
