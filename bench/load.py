@@ -9,7 +9,7 @@ import asyncio
 import statistics
 import sys
 import time
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 from msgspec import Struct
@@ -50,9 +50,8 @@ class Connection(asyncio.Protocol):
         self._asked_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.write(self._handshake)
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.write(self._handshake)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for waiting in (self.ready, self.ended):
@@ -126,7 +125,8 @@ async def load(port: int, runs: int, waves: int) -> Seen:
     for number in range(runs):
         _, made = await loop.create_connection(lambda number=number: Connection(number, port), "127.0.0.1", port)
         connections.append(made)
-    await asyncio.gather(*(each.ready for each in connections))
+    async with asyncio.timeout(WAVE_LIMIT_S):
+        await asyncio.gather(*(each.ready for each in connections))
     first: list[float] = []
     text: list[float] = []
     seconds = 0.0

@@ -62,7 +62,7 @@ class HandWritten:
     def __init__(self, *, encoded: bool) -> None:
         self._frames = [frame(seq) for seq in range(1, DELTAS + 1)] if encoded else None
 
-    async def __call__(self, websocket: WebSocket) -> None:
+    async def run(self, websocket: WebSocket) -> None:
         await websocket.accept()
         await websocket.send_text(READY)
         try:
@@ -78,7 +78,7 @@ class HandWritten:
 
 
 def serve_by_hand(*, encoded: bool) -> int:
-    app = Starlette(routes=[WebSocketRoute("/v1/ws", HandWritten(encoded=encoded))])
+    app = Starlette(routes=[WebSocketRoute("/v1/ws", HandWritten(encoded=encoded).run)])
     config = uvicorn.Config(app, ws="websockets-sansio", ws_per_message_deflate=False, log_level="warning")
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         print(listener.getsockname()[1], flush=True)

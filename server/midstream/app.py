@@ -19,6 +19,7 @@ from midstream.agent.catalogue import Catalogue
 from midstream.agent.definition import Agent
 from midstream.agent.providers.choose import choose_provider
 from midstream.agent.providers.contract import Provider
+from midstream.agent.tools.signature import BadTool
 from midstream.clock import Clock, SystemClock
 from midstream.gateway.answers import error_answer
 from midstream.gateway.auth import Authenticate, Authenticator, authenticator
@@ -77,6 +78,16 @@ class Midstream:
         self._stack = AsyncExitStack()
         self._drained: asyncio.Task[None] | None = None
 
+    @property
+    def agents(self) -> Sequence[Any]:
+        """What it serves, as it was declared; the built-in copilot when nothing was."""
+        return self._agents if self._agents is not None else _built_in(self.settings)
+
+    @property
+    def resources(self) -> Sequence[Any]:
+        """The factories of its tools' resources."""
+        return self._resources
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan_protocol(receive, send)
@@ -99,7 +110,9 @@ class Midstream:
             await self.aclose()
 
     async def open(self) -> None:
-        """Start. Raises `BadSettings` (also for a model that cannot be chosen), `StoreInUse`, `LogUnavailable`."""
+        """Start. Raises `BadSettings` (also for a model that cannot be chosen), `BadTool` for agents that cannot be
+        served, `StoreInUse`, `LogUnavailable`, and what a resource raises.
+        """
         settings = self.settings
         async with AsyncExitStack() as stack:
             provider = self._given_provider
@@ -109,7 +122,7 @@ class Midstream:
             store = self._given_store or open_store(settings.store_url, clock=self._clock)
             self.store_name = store.name
             catalogue = Catalogue(
-                self._agents if self._agents is not None else _built_in(settings),
+                self.agents,
                 provider=provider,
                 model=provider.default_model,
                 resources=self._resources,
@@ -143,6 +156,11 @@ class Midstream:
             self._drained = spawn(self._drain(self._gateway, self._registry), name="app/drain")
         await asyncio.shield(self._drained)
 
+    async def hurry(self) -> None:
+        """Cut stage 2 of a drain under way short: what still works is stopped where it is."""
+        if self._registry is not None:
+            await self._registry.drain(0)
+
     async def aclose(self) -> None:
         """All stages. A request after this is answered as before the start."""
         try:
@@ -162,7 +180,7 @@ class Midstream:
         try:
             await self.open()
         except Exception as error:  # noqa: BLE001 - the server is told, whatever it is
-            if not isinstance(error, BadSettings | LogError):
+            if not isinstance(error, BadSettings | BadTool | LogError):
                 _log.exception("the start failed")
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
@@ -206,6 +224,9 @@ class Midstream:
 
 
 def _built_in(settings: Settings) -> list[Agent]:
-    from midstream.agent.copilot import workspace_copilot  # noqa: PLC0415 - only where it is served
+    from midstream.agent.workspace import workspace_agent  # noqa: PLC0415 - only where it is served
 
-    return [workspace_copilot(settings.workspace)]
+    try:
+        return [workspace_agent(settings.workspace)]
+    except OSError as error:
+        raise BadSettings(f"MIDSTREAM_WORKSPACE (--workspace): {error}") from error

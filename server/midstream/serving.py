@@ -7,10 +7,11 @@ and no client be told when to come back.
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from importlib.util import find_spec
 from types import FrameType
 from typing import Any, Final
@@ -19,8 +20,10 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from midstream.agent.tools.signature import BadTool
 from midstream.app import Midstream
 from midstream.gateway.options import OVERSIZE_FACTOR
+from midstream.gateway.origin import is_loopback
 from midstream.gateway.uvicorn_ws import MidstreamProtocol
 from midstream.log import LogError
 from midstream.settings import DEFAULT_PORT, BadSettings, Settings, unknown_variables
@@ -32,6 +35,9 @@ EXIT_FORCED: Final = 130
 
 REQUEST_GRACE_S: Final = 5
 """How long requests that are still answered after the drain may take."""
+
+FORCED_EXIT_S: Final = 3.0
+"""How long a second signal leaves for killing what runs before the process ends regardless."""
 
 BACKLOG: Final = 2048
 
@@ -48,12 +54,15 @@ class CannotStart(Exception):
 def serve(app: Midstream | ASGIApp, *, settings: Settings, say: Callable[[str], Any] = sys.stderr.write) -> int:
     """Serve until a signal; returns the exit code. `say` gets what a person should read, in whole lines."""
     configure_logging(settings)
+    if not is_loopback(settings.host) and settings.token is None:
+        text = f"on {settings.host} and without a token, whoever reaches this port can start and approve anything"
+        say(f"warning: {text}; set MIDSTREAM_TOKEN (--token)\n")
     for sentence in unknown_variables():
         say(f"warning: {sentence}\n")
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_serve(app, settings, say))
-    except (CannotStart, BadSettings, LogError) as error:
+    except (CannotStart, BadSettings, BadTool, LogError) as error:
         say(f"midstream cannot start: {error}\n")
         return EXIT_CANNOT_START
     except KeyboardInterrupt:
@@ -62,18 +71,21 @@ def serve(app: Midstream | ASGIApp, *, settings: Settings, say: Callable[[str], 
 
 
 class DrainingServer(uvicorn.Server):
-    """First signal: drain, then exit. Second: exit at once."""
+    """First signal: `drain`, then exit. Second: `hurry`, which cuts the drain short, and exit whatever comes of it."""
 
     def __init__(
         self,
         config: uvicorn.Config,
         *,
-        drain: Callable[[], Awaitable[None]] | None,
+        drain: Callable[[], Awaitable[None]] | None = None,
+        hurry: Callable[[], Coroutine[Any, Any, None]] | None = None,
         on_listening: Callable[[], None],
     ) -> None:
         super().__init__(config)
         self.forced = False
         self._drain = drain
+        self._hurry = hurry
+        self._hurrying: asyncio.Task[None] | None = None
         self._on_listening = on_listening
         self._draining: asyncio.Task[None] | None = None
         self._exit = asyncio.Event()
@@ -93,9 +105,12 @@ class DrainingServer(uvicorn.Server):
         if self._draining is None:
             _log.info("stopping: runs are brought to a safe point; once more to stop at once", signal=sig)
             self.begin_exit()
-        else:
+        elif not self.forced:
             self.forced = self.force_exit = True
-            self._leave()
+            # What was acknowledged is durable; leaving like this loses nothing of it.
+            self._loop.call_later(FORCED_EXIT_S, os._exit, EXIT_FORCED)
+            if self._hurry is not None:
+                self._hurrying = spawn(self._hurry(), name="server/hurry")
 
     async def _drain_then_exit(self) -> None:
         try:
@@ -212,12 +227,14 @@ async def _serve(app: Midstream | ASGIApp, settings: Settings, say: Callable[[st
     async with contextlib.AsyncExitStack() as stack:
         for listener in sockets:
             stack.callback(listener.close)
-        drain: Callable[[], Awaitable[None]] | None = None
+        drain = hurry = None
         if isinstance(app, Midstream):
             await stack.enter_async_context(app.lifespan())
-            drain = app.drain
-        config = server_config(app, settings, lifespan="off" if isinstance(app, Midstream) else "on")
-        server = DrainingServer(config, drain=drain, on_listening=lambda: _greet(app, sockets[0], say))
+            drain, hurry = app.drain, app.hurry
+            # Its own limits, if it was given settings of its own.
+            settings = app.settings
+        config = server_config(app, settings, lifespan="on" if drain is None else "off")
+        server = DrainingServer(config, drain=drain, hurry=hurry, on_listening=lambda: _greet(app, sockets[0], say))
         await server.serve(sockets)
         return EXIT_FORCED if server.forced else EXIT_OK
 

@@ -5,7 +5,7 @@
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -164,7 +164,7 @@ def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
     """A sentence for each `MIDSTREAM_` variable that is no setting, with the nearest that is one."""
     known = _variables() | OTHER_VARIABLES
     return [
-        f"{name} is no setting of this server{_nearest(name, known)}"
+        f"{name} is no setting of this server{_nearest(name.upper())}"
         for name in sorted(environment)
         # Environment names are compared without case, as they are read.
         if name.upper().startswith(PREFIX) and name.upper() not in known
@@ -175,9 +175,11 @@ def _variables() -> set[str]:
     return {PREFIX + name.upper() for name in Settings.model_fields}
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.7)
-    return f"; do you mean {close[0]}?" if close else ""
+def _nearest(variable: str) -> str:
+    # Without the prefix, which makes all of them alike.
+    names = sorted(name.removeprefix(PREFIX) for name in _variables())
+    close = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1)
+    return f"; do you mean {PREFIX}{close[0]}?" if close else ""
 
 
 def _explained(error: ValidationError, given: set[str]) -> str:
@@ -186,7 +188,7 @@ def _explained(error: ValidationError, given: set[str]) -> str:
         name = str(wrong["loc"][0]) if wrong["loc"] else ""
         field = Settings.model_fields.get(name)
         if field is None:
-            lines.append(f"{name} is no setting{_nearest(PREFIX + name, _variables())}")
+            lines.append(f"{name} is no setting{_nearest(PREFIX + name.upper())}")
             continue
         source = f"--{name.replace('_', '-')}" if name in given else PREFIX + name.upper()
         text = wrong["msg"].removeprefix("Value error, ")

@@ -81,7 +81,12 @@ class ManualClock:
             await asyncio.sleep(0)
             return
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        cancel = self.call_later(seconds, lambda: woken.done() or woken.set_result(None))
+
+        def wake() -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        cancel = self.call_later(seconds, wake)
         try:
             await woken
         finally:
@@ -94,6 +99,8 @@ class ManualClock:
 
     async def advance(self, seconds: float) -> None:
         """Move on, calling back each timer at its time, and let what they wake do its work."""
+        # What is about to set its timer sets it from now, not from then.
+        await _let_others_run()
         end = self._now + seconds
         while self._timers and self._timers[0][0] <= end:
             due, number, callback = heapq.heappop(self._timers)
@@ -389,9 +396,10 @@ async def staged(
     *,
     resources: Sequence[Any] = (),
     limits: Limits | None = None,
+    clock: ManualClock | None = None,
 ) -> AsyncIterator[Stage]:
     """A stage for several runs; `play` is for one. `script` may be a provider of your own."""
-    clock = ManualClock()
+    clock = clock or ManualClock()
     if isinstance(app, Midstream):
         agents, resources = list(app.agents), list(app.resources)
     else:
@@ -419,6 +427,7 @@ async def play(
     input: str = "Go.",  # noqa: A002 - the word of `run.start`
     resources: Sequence[Any] = (),
     limits: Limits | None = None,
+    clock: ManualClock | None = None,
     **fields: Any,
 ) -> AsyncIterator[PlayedRun]:
     """Start a run of an app's (first) agent, with a model that says what `script` says.
@@ -426,7 +435,7 @@ async def play(
     A script is a list of turns, each a text, a turn as in a script file, or `call(…)`. `fields` are those of
     `run.start`: `agent`, `client_tools`, `metadata`, … When the block is left, the run is stopped.
     """
-    async with staged(app, script, resources=resources, limits=limits) as stage:
+    async with staged(app, script, resources=resources, limits=limits, clock=clock) as stage:
         yield await stage.start(input, **fields)
 
 

@@ -84,12 +84,15 @@ def test_a_whole_run():
         completed("I look first."),
         ev.ToolPreparing(tool_call_id="call_1", message_id="m1", tool="list_files", label="List files"),
         ev.ToolStarted(
-            tool_call_id="call_1", tool="list_files", label="List files in .", args_preview={}, args_digest="d", attempt=1
+            tool_call_id="call_1",
+            tool="list_files",
+            label="List files in .",
+            args_preview={},
+            args_digest="d",
+            attempt=1,
         ),
         ev.ToolCompleted(tool_call_id="call_1", duration_ms=1234, preview="a.txt\nb.txt", via="tool"),
-        ev.UsageUpdated(
-            input_tokens=1000, output_tokens=200, cached_input_tokens=0, total_tokens=1200, by_model={}
-        ),
+        ev.UsageUpdated(input_tokens=1000, output_tokens=200, cached_input_tokens=0, total_tokens=1200, by_model={}),
         delta("Done.", "m2"),
         completed("Done.", "m2"),
         ev.RunCompleted(result="Done.", usage=USAGE, digest="d"),
@@ -97,7 +100,7 @@ def test_a_whole_run():
         "› fix it\n"
         "I look first.\n"
         "● List files in .\n"
-        "✓ List files in .  1.2 s\n"
+        "✓ List files in . · 1.2 s\n"
         "    a.txt\n"
         "    b.txt\n"
         "Done.\n"
@@ -109,9 +112,7 @@ def test_status_is_what_happens_now():
     renderer = Renderer()
     (status,) = renderer.event(*events(ev.RunStatusChanged(status="running", phase="working", text="Reading 3 files…")))
     assert status == Status("Reading 3 files…")
-    started = ev.ToolStarted(
-        tool_call_id="c", tool="t", label="Build", args_preview={}, args_digest="d", attempt=1
-    )
+    started = ev.ToolStarted(tool_call_id="c", tool="t", label="Build", args_preview={}, args_digest="d", attempt=1)
     list(renderer.event(*events(started)))
     (status,) = renderer.event(*events(ev.ToolProgress(tool_call_id="c", text="linking", fraction=0.4)))
     assert status == Status("Build: 40% linking")
@@ -126,13 +127,19 @@ def test_one_message_speaks_at_a_time():
 
 
 def test_a_message_that_ends_while_another_speaks_is_not_lost_in_its_line():
-    said = shown(delta("one ", "m1"), delta("UNO", "m2"), completed("UNO", "m2"), delta("two", "m1"), completed("one two"))
+    said = shown(
+        delta("one ", "m1"), delta("UNO", "m2"), completed("UNO", "m2"), delta("two", "m1"), completed("one two")
+    )
     assert said == "one \nUNO\ntwo\n"
 
 
 def test_a_message_without_deltas_is_shown_whole_and_one_joined_late_not_twice():
     assert shown(completed("all of it")) == "all of it\n"
     assert shown(delta("end of it"), completed("the end of it")) == "end of it\n"
+
+
+def test_thinking_aloud_is_not_part_of_the_answer():
+    assert shown(ev.ReasoningDelta(message_id="m1", text="hm"), delta("yes"), completed("yes")) == "hm\nyes\n"
 
 
 def test_interrupted_superseded_cut_off():
@@ -160,7 +167,13 @@ def test_an_approval_shows_its_diff_and_its_end():
     ]
     assert list(renderer.asks) == ["ap_1"]
     resolved = ev.ApprovalResolved(
-        approval_id="ap_1", tool_call_id="call_1", decision="denied", by="ann", edited=False, args_digest="d", reason="no"
+        approval_id="ap_1",
+        tool_call_id="call_1",
+        decision="denied",
+        by="ann",
+        edited=False,
+        args_digest="d",
+        reason="no",
     )
     assert shown(resolved, renderer=renderer) == "  denied by ann: no\n"
     assert renderer.asks == {}
@@ -175,10 +188,17 @@ def test_an_approval_without_a_preview_shows_every_argument():
 def test_a_question_with_choices():
     renderer = Renderer()
     ask = ev.InputRequired(
-        input_id="in_1", question="Which?", choices=["red", "blue"], expires_at="2026-01-01T00:00:00.000Z", expires_in_s=90
+        input_id="in_1",
+        question="Which?",
+        choices=["red", "blue"],
+        expires_at="2026-01-01T00:00:00.000Z",
+        expires_in_s=90,
     )
     assert shown(ask, renderer=renderer) == "? Which?\n    1  red\n    2  blue\n    expires in 1 min 30 s\n"
-    assert shown(ev.InputResolved(input_id="in_1", by="ann", answer="red"), renderer=renderer) == "  answered by ann: red\n"
+    assert (
+        shown(ev.InputResolved(input_id="in_1", by="ann", answer="red"), renderer=renderer)
+        == "  answered by ann: red\n"
+    )
     assert not renderer.asks
 
 
@@ -261,7 +281,7 @@ def test_a_result_that_was_not_said_is_shown():
 
 def test_long_previews_are_cut_and_say_so():
     said = shown(ev.ToolCompleted(tool_call_id="c", duration_ms=5, preview="x\n" * 20, via="cache"))
-    assert said.startswith("✓ a call  5 ms · cache\n")
+    assert said.startswith("✓ a call · 5 ms · cache\n")
     assert said.endswith("    … 12 more lines\n")
 
 
@@ -269,17 +289,12 @@ def test_every_event_type_shows_no_control_character():
     """Also those with hostile text in every field."""
     evil = "\x1b]0;x\x07\u202e"
 
-    def poisoned(kind):
-        value = msgspec.json.schema(kind)
-        return value
-
     for kind in ev.EVENTS.values():
         payload = _filled(kind, evil)
         for part in Renderer().event(*events(payload)):
             text = getattr(part, "text", "")
             assert "\x1b" not in text, kind
             assert "\u202e" not in text, kind
-    assert poisoned(ev.RunStarted)
 
 
 def _filled(kind, text):
@@ -353,7 +368,7 @@ def test_a_reset_shows_the_run_as_it_is(upto):
         completed("Hello world"),
         ev.RunCompleted(result="Hello world", usage=USAGE, digest="d"),
     )
-    view = fold_all([log[0], *events(None and log)] if False else log[:upto])
+    view = fold_all(log[:upto])
     renderer = Renderer()
     reset = RunReset(
         run_id="run_1", reason="epoch", epoch="e2", snapshot=view_to_builtins(view), snapshot_seq=view.cursor.seq

@@ -5,19 +5,8 @@ from itertools import count
 import msgspec
 import pytest
 
-from midstream.client.core import (
-    Adopt,
-    Answer,
-    Changed,
-    ClientCore,
-    Deliver,
-    Detached,
-    Drop,
-    Failed,
-    Reconnect,
-    Send,
-    Warned,
-)
+from midstream.client.actions import Adopt, Answer, Changed, Deliver, Detached, Drop, Failed, Reconnect, Send, Warned
+from midstream.client.core import ClientCore
 from midstream.client.errors import Disconnected, Unreachable
 from midstream.client.updates import Received
 from midstream_protocol.commands import Command, RunCancel, RunCorrect, RunStart

@@ -5,7 +5,8 @@ from itertools import count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midstream.client.core import Answer, ClientCore, Deliver, Detached, Drop, Failed, Send
+from midstream.client.actions import Answer, Deliver, Detached, Drop, Failed, Send
+from midstream.client.core import ClientCore
 from midstream.client.updates import Received
 from midstream_protocol.commands import Command, RunCorrect, RunStart
 from tests.client.server_model import Server

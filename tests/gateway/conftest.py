@@ -29,7 +29,9 @@ class House:
         self.server = server
 
     @asynccontextmanager
-    async def peer(self, path: str = "/v1/ws", *, ready: bool = True, msgpack: bool = False, **options: Any) -> AsyncIterator[Peer]:
+    async def peer(
+        self, path: str = "/v1/ws", *, ready: bool = True, msgpack: bool = False, **options: Any
+    ) -> AsyncIterator[Peer]:
         if msgpack:
             options["subprotocols"] = ["midstream.v1.msgpack"]
         async with self.server.websocket(path, **options) as socket:
@@ -52,13 +54,22 @@ async def open_house() -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
         async def open_(
-            *, limits: Limits | None = None, token: str | None = None, authenticate: Any = None, max_frame_bytes: int | None = None, store: Any = None,
-            allowed_origins: tuple[str, ...] = (), **options: Any,
+            *,
+            limits: Limits | None = None,
+            token: str | None = None,
+            authenticate: Any = None,
+            max_frame_bytes: int | None = None,
+            store: Any = None,
+            allowed_origins: tuple[str, ...] = (),
+            **options: Any,
         ) -> House:
             agents = TalkAgents()
             clock = SystemClock()
             registry = Registry(
-                store=store or MemoryStore(clock=clock), agents=agents, limits=limits or Limits(drain_grace_s=0.2), clock=clock
+                store=store or MemoryStore(clock=clock),
+                agents=agents,
+                limits=limits or Limits(drain_grace_s=0.2),
+                clock=clock,
             )
             await registry.open()
             stack.push_async_callback(registry.aclose)

@@ -18,9 +18,11 @@ class Peer:
         self.raw: list[bytes] = []
         self._msgpack = msgpack
 
-    async def send(self, type: str, payload: Any = None, *, run_id: str | None = None, command_id: str | None = None, **extra: Any) -> str:
+    async def send(
+        self, kind: str, payload: Any = None, *, run_id: str | None = None, command_id: str | None = None, **extra: Any
+    ) -> str:
         command_id = command_id or new_id("c")
-        frame: dict[str, Any] = {"v": 1, "type": type, "command_id": command_id, "payload": payload or {}, **extra}
+        frame: dict[str, Any] = {"v": 1, "type": kind, "command_id": command_id, "payload": payload or {}, **extra}
         if run_id is not None:
             frame["run_id"] = run_id
         await self.socket.send(msgspec.msgpack.encode(frame) if self._msgpack else json.dumps(frame))
@@ -39,16 +41,21 @@ class Peer:
         self.raw.append(data)
         return frame
 
-    async def until(self, type: str, **payload: Any) -> dict[str, Any]:
+    async def until(self, kind: str, **payload: Any) -> dict[str, Any]:
         """The next frame of that type whose payload has these values."""
         while True:
             frame = await self.receive()
-            if frame["type"] == type and all(frame["payload"].get(k) == v for k, v in payload.items()):
+            if frame["type"] == kind and all(frame["payload"].get(k) == v for k, v in payload.items()):
                 return frame
 
-    async def ask(self, type: str, payload: Any = None, **options: Any) -> dict[str, Any]:
+    async def by_now(self, kind: str) -> dict[str, Any]:
+        """A frame of that type, received already or to come."""
+        found = next((frame for frame in self.frames if frame["type"] == kind), None)
+        return found or await self.until(kind)
+
+    async def ask(self, kind: str, payload: Any = None, **options: Any) -> dict[str, Any]:
         """Send a command and wait for its receipt's payload."""
-        command_id = await self.send(type, payload, **options)
+        command_id = await self.send(kind, payload, **options)
         return (await self.until("receipt", command_id=command_id))["payload"]
 
     async def ping(self) -> None:

@@ -55,7 +55,9 @@ class Talk:
                     await self._gates[name].opened.wait()
                 case ["ask"]:
                     expires = iso_ms(SystemClock().now_ms() + 600_000)
-                    await port.ask(InputRequired(input_id="input_1", question="?", expires_at=expires, expires_in_s=600.0))
+                    await port.ask(
+                        InputRequired(input_id="input_1", question="?", expires_at=expires, expires_in_s=600.0)
+                    )
                 case other:
                     raise ValueError(f"no such step: {other}")
         await port.end({"said": said})
@@ -72,6 +74,8 @@ async def _say(port: Port, count: int, size: int) -> int:
         # One beat each, so that deltas are not joined.
         await asyncio.sleep(0)
     await port.record(
-        MessageCompleted(message_id=message_id, role="assistant", text="".join(texts), state="complete", stop_reason="end_turn")
+        MessageCompleted(
+            message_id=message_id, role="assistant", text="".join(texts), state="complete", stop_reason="end_turn"
+        )
     )
     return count

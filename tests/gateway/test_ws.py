@@ -2,11 +2,17 @@
 
 import asyncio
 import json
+from typing import Any
 
 import msgspec
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from midstream.gateway.auth import LOCAL
+from midstream.log import LogUnavailable
+from midstream.runs import Principal, Subscription
+from midstream_protocol.commands import Command
+from midstream_protocol.frames import Receipt
 from midstream_protocol.ids import new_id
 from tests.gateway.conftest import House, Open
 
@@ -69,7 +75,7 @@ async def test_attaching_at_every_seq_of_a_live_run_has_no_gap_and_no_double(hou
     async with house.peer() as first:
         run_id = (await first.ask("run.start", {"input": script}))["run_id"]
         await house.agents.gates["half"].reached.wait()
-        head = (await house.registry.view(_me(), run_id)).cursor.seq
+        head = (await house.registry.view(LOCAL, run_id)).cursor.seq
         peers = []
         async with house.peer() as second:
             # Many attachments of one connection to one run: each restarts, only the last one goes on.
@@ -86,12 +92,6 @@ async def test_attaching_at_every_seq_of_a_live_run_has_no_gap_and_no_double(hou
             await first.until("run.completed")
             log = first.events(run_id)
             assert second.events(run_id, since=mark) == log[head:]
-
-
-def _me() -> object:
-    from midstream.gateway.auth import LOCAL
-
-    return LOCAL
 
 
 async def test_attaching_while_events_flow_gives_the_same_bytes_to_everyone(house: House) -> None:
@@ -137,9 +137,11 @@ async def test_a_repeated_command_has_the_same_receipt_from_any_connection(house
         start = await peer.ask("run.start", {"input": "gate a; say 2"}, command_id="start-1")
         run_id = start["run_id"]
         cancel = await peer.ask("run.cancel", {"reason": "no"}, run_id=run_id, command_id="cancel-1")
-        refused = await peer.ask("correction.revoke", {"correction_id": "nothing"}, run_id=run_id, command_id="revoke-1")
+        refused = await peer.ask(
+            "correction.revoke", {"correction_id": "nothing"}, run_id=run_id, command_id="revoke-1"
+        )
         assert refused["status"] == "rejected"
-        await peer.until("run.cancelled")
+        await peer.by_now("run.cancelled")
     async with house.peer() as again:
         assert await again.ask("run.start", {"input": "gate a; say 2"}, command_id="start-1") == start
         assert await again.ask("run.cancel", {"reason": "no"}, run_id=run_id, command_id="cancel-1") == cancel
@@ -169,7 +171,8 @@ async def test_commands_to_one_run_take_effect_in_the_order_sent_and_a_bad_one_s
         await peer.send("run.correct", {"text": ""}, run_id=run_id, command_id="3")
         await peer.send("correction.revoke", {"correction_id": "2"}, run_id=run_id, command_id="4")
         await peer.send("run.cancel", {}, run_id=run_id, command_id="5")
-        await peer.until("run.cancelled")
+        await peer.until("receipt", command_id="5")
+        await peer.by_now("run.cancelled")
     receipts = {f["payload"]["command_id"]: f["payload"] for f in peer.frames if f["type"] == "receipt"}
     assert [receipts[c]["status"] for c in "12345"] == ["accepted", "accepted", "rejected", "accepted", "accepted"]
     assert receipts["3"]["code"] == "malformed"
@@ -228,8 +231,16 @@ async def test_bad_input_of_every_kind_is_answered_and_the_connection_works(open
         ('{"v":1,"type":"run.cancel","command_id":"k5","run_id":"nope","payload":{}}', "not_found", "k5"),
         ('{"v":1,"type":"run.attach","command_id":"k6","run_id":"nope","payload":{}}', "not_found", "k6"),
         ('{"v":1,"type":"run.attach","command_id":"k7","run_id":"nope","payload":{"since_seq":-1}}', "malformed", "k7"),
-        ('{"v":1,"type":"tools.offer","command_id":"k8","payload":{"run_id":"nope","client_tools":[]}}', "not_found", "k8"),
-        ('{"v":1,"type":"run.start","command_id":"k9","payload":{"input":"a","agent":"nobody"}}', "unknown_agent", "k9"),
+        (
+            '{"v":1,"type":"tools.offer","command_id":"k8","payload":{"run_id":"nope","client_tools":[]}}',
+            "not_found",
+            "k8",
+        ),
+        (
+            '{"v":1,"type":"run.start","command_id":"k9","payload":{"input":"a","agent":"nobody"}}',
+            "unknown_agent",
+            "k9",
+        ),
         ('{"v":1,"type":"ping","payload":{"t":' + "[" * 40 + "]" * 40 + "}}", "malformed", None),
         ('{"v":1,"type":"ping","payload":{"t":1e999}}', "malformed", None),
         ('{"v":1,"type":"ping","payload":{"t":"\\ud800"}}', "malformed", None),
@@ -345,7 +356,7 @@ async def test_heartbeats_carry_what_was_written(open_house: Open) -> None:
     async with house.peer() as peer:
         run_id = (await peer.ask("run.start", {"input": "say 5; gate a"}))["run_id"]
         await house.agents.gates["a"].reached.wait()
-        head = (await house.registry.view(_me(), run_id)).cursor.seq
+        head = (await house.registry.view(LOCAL, run_id)).cursor.seq
         while True:
             beat = await peer.until("heartbeat")
             seen = [f["seq"] for f in peer.frames if f.get("run_id") == run_id]
@@ -355,7 +366,9 @@ async def test_heartbeats_carry_what_was_written(open_house: Open) -> None:
                 break
 
 
-async def test_no_traceback_however_a_client_leaves(house: House, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_no_traceback_however_a_client_leaves(
+    house: House, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     for leave in ("close", "abort"):
         async with house.peer() as peer:
             run_id = (await peer.ask("run.start", {"input": "say 2000 200"}))["run_id"]
@@ -401,3 +414,79 @@ async def test_the_bytes_on_the_wire_are_those_of_the_log(house: House) -> None:
     response = await house.server.http.get(f"/v1/runs/{run_id}/events", headers={"accept": "application/x-ndjson"})
     assert response.content == b"".join(event + b"\n" for event in log)
     assert msgspec.json.decode(log[-1])["type"] in TERMINAL
+
+
+async def test_a_log_that_cannot_be_read_sends_clients_back_to_their_cursor(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id, log = await finished(house)
+
+    async def broken(*_: object, **__: object) -> object:
+        raise LogUnavailable("the disk is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Subscription, "pull", broken)
+        async with house.peer() as peer:
+            await peer.send("run.attach", {}, run_id=run_id)
+            with pytest.raises(ConnectionClosed) as closed:
+                await peer.until("never")
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4004
+    async with house.peer() as again:
+        await again.send("run.attach", {}, run_id=run_id)
+        await again.until("run.caught_up")
+        assert again.events(run_id) == log
+
+
+async def test_a_slow_start_holds_up_neither_other_runs_nor_the_reader(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = asyncio.Event()
+    start = house.registry.start
+
+    async def slow(principal: Principal, command: Command, **options: Any) -> Receipt:
+        if command.command_id == "slow":
+            await held.wait()
+        return await start(principal, command, **options)
+
+    monkeypatch.setattr(house.registry, "start", slow)
+    async with house.peer() as peer:
+        await peer.send("run.start", {"input": "gate a", "run_id": "held"}, command_id="slow")
+        await peer.send("run.cancel", {}, run_id="held", command_id="after")
+        await peer.ping()
+        assert (await peer.ask("run.start", {"input": "say 1"}))["status"] == "accepted"
+        assert not [
+            f for f in peer.frames if f["type"] == "receipt" and f["payload"]["command_id"] in ("slow", "after")
+        ]
+        held.set()
+        assert (await peer.until("receipt", command_id="slow"))["payload"]["status"] == "accepted"
+        assert (await peer.until("receipt", command_id="after"))["payload"]["status"] == "accepted"
+
+
+async def test_a_correction_of_an_ended_run_may_start_the_next_and_attach_to_it(house: House) -> None:
+    run_id, _ = await finished(house, "say 1")
+    async with house.peer() as peer:
+        receipt = await peer.ask("run.correct", {"text": "say 2", "if_ended": "start"}, run_id=run_id)
+        assert receipt["status"] == "accepted"
+        assert receipt["run_id"] != run_id
+        assert (await peer.by_now("run.attached"))["payload"]["run_id"] == receipt["run_id"]
+        await peer.by_now("run.completed")
+        assert peer.events(run_id) == []
+
+
+async def test_two_windows_host_one_clients_tool_in_turn(house: House) -> None:
+    async with house.peer("/v1/ws?client_id=one") as one, house.peer("/v1/ws?client_id=two") as two:
+        run_id = (await one.ask("run.start", {"input": "gate a", "client_tools": [{"name": "open_file"}]}))["run_id"]
+        assert (await two.ask("run.attach", {"client_tools": [{"name": "open_file"}]}, run_id=run_id))[
+            "status"
+        ] == "accepted"
+        offer = {"run_id": run_id, "client_tools": [{"name": "open_file"}]}
+        assert (await one.ask("tools.offer", offer))["status"] == "accepted"
+        taken = await one.ask("tools.offer", {"run_id": run_id, "client_tools": [{"name": "srv_tool"}]})
+        assert (taken["status"], taken["code"]) == ("rejected", "conflict")
+        await one.ask("run.cancel", {}, run_id=run_id)
+        await one.by_now("run.cancelled")
+        # Hosting ends with the run; reading does not.
+        late = await two.ask("run.attach", {"client_tools": [{"name": "open_file"}]}, run_id=run_id)
+        assert late["status"] == "accepted"
+        assert (await two.ask("tools.offer", offer))["code"] == "run_ended"

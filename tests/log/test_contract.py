@@ -403,6 +403,22 @@ async def test_delete_erases_everything_of_the_run_and_nothing_else(store: Store
     assert len(await store.inbox.pending("alice.other", after=0)) == 1
 
 
+async def test_a_batch_written_just_before_a_delete_goes_with_it(store: Store) -> None:
+    lease = await begin(store, RUN)
+    last = batch("b", journal=(JournalRecord(kind="k", key="1", data=b"x"),))
+    outcomes = await asyncio.gather(
+        store.records.put("k", "r", b""),  # may be taken alone; what follows is one group
+        store.log.append(RUN, fence=lease.fence, prev_seq=1, batch=last),
+        store.log.delete(RUN),
+        begin(store, RUN, batch("new")),
+    )
+    assert (outcomes[1], outcomes[2]) == (2, True)
+    loaded = await store.log.load(RUN)
+    assert loaded is not None
+    assert loaded.journal == ()
+    assert await events(store, RUN) == ["new"]
+
+
 # ── leases ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -501,6 +517,13 @@ async def test_unread_inbox_makes_a_run_due(store: Store, status: str) -> None:
     await store.log.append(RUN, fence=lease.fence, prev_seq=1, batch=batch(status=status, mailbox=1))
     await store.leases.release(lease)
     assert await due(store, START_MS) is None
+
+
+async def test_unread_inbox_does_not_wait_for_a_timer(store: Store) -> None:
+    await let_go(store, RUN, batch("x", status="waiting", wake_at=START_MS * 2))
+    assert await due(store, START_MS) is None
+    await store.inbox.submit(RUN, b"wake up")
+    assert await due(store, START_MS) == RUN
 
 
 async def test_a_timer_that_was_set_anew_is_not_due(store: Store) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from midstream.log import (
+    Fenced,
     JournalRecord,
     LogUnavailable,
     Page,
@@ -357,11 +358,14 @@ async def test_what_waits_is_committed_together_and_reads_go_on(path: Path, disk
             spawn(store.log.append(lease.run, fence=lease.fence, prev_seq=1, batch=batch("b")), name=lease.run)
             for lease in leases
         ]
+        refused = spawn(store.log.append("a.run_0", fence=0, prev_seq=1, batch=batch("b")), name="refused")
         assert await events(store, "a.run_7") == ['{"seq":1}']
         assert not first.done()
         foreign.execute("ROLLBACK")
         foreign.close()
         assert await asyncio.gather(*appends) == [2] * 50
+        with pytest.raises(Fenced):
+            await refused
         assert Connection.commits - commits <= 3
 
 

@@ -67,6 +67,7 @@ class World:
                     await asyncio.sleep(0.02)
                 else:
                     writer.close()
+                    await writer.wait_closed()
                     return
 
     async def kill(self, how: int = signal.SIGKILL) -> int:
@@ -79,7 +80,8 @@ class World:
     @contextlib.asynccontextmanager
     async def client(self, client_id: str = "one") -> AsyncIterator["Stranger"]:
         url = f"ws://127.0.0.1:{self.port}/v1/ws?client_id={client_id}"
-        async with websockets.connect(url, subprotocols=["midstream.v1.json"]) as socket:
+        # Unbounded, or a paused client would not see that its server is gone.
+        async with websockets.connect(url, subprotocols=["midstream.v1.json"], max_queue=None) as socket:
             yield Stranger(socket, json.loads(await socket.recv()))
 
     def did(self) -> list[str]:

@@ -1,8 +1,8 @@
 """An ASGI application on a real uvicorn server on loopback, on the test's own loop.
 
-    async with served(app) as server:
-        async with server.websocket() as socket: ...
-        await server.http.get("/healthz")
+async with served(app) as server:
+    async with server.websocket() as socket: ...
+    await server.http.get("/healthz")
 """
 
 import asyncio

@@ -7,10 +7,12 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from midstream.cli.safe_text import safe_line, safe_text
-from midstream_protocol.events import ApprovalRequired, Effect, InputRequired, ModelUsage, Preview, Todo
+from midstream_protocol.events import ApprovalRequired, Effect, InputRequired, Preview, Todo, Usage
 
 Style = Literal["plain", "dim", "good", "bad", "warn", "ask", "user", "head", "add", "remove", "hunk"]
 
+SCRIPTED: Final = "scripted"
+"""The name of the model that plays a script."""
 MAX_PREVIEW_LINES: Final = 8
 """Lines of a tool's result that are printed; the whole is in the run's view."""
 MAX_BLOCK_LINES: Final = 400
@@ -56,9 +58,9 @@ _OUTCOMES: Final = {
 }
 
 
-def line(text: str, style: Style = "plain") -> Line:
+def line(text: str, style: Style = "plain", *, indent: str = "") -> Line:
     """One line of text that is not ours."""
-    return Line(safe_line(text, limit=500), style)
+    return Line(indent + safe_line(text, limit=500), style)
 
 
 def block(text: str, style: Style = "dim", *, indent: str = "    ", most: int = MAX_PREVIEW_LINES) -> Iterator[Line]:
@@ -140,8 +142,10 @@ def effects(items: Iterable[Effect]) -> Iterator[Line]:
         yield Line(f"    {safe_line(each.tool)}: {_OUTCOMES.get(each.outcome, safe_line(each.outcome))}", style)
 
 
-def tokens(usage: ModelUsage) -> str:
-    return f"{usage.total_tokens:,} tokens"
+def spent(usage: Usage) -> str:
+    """Tokens; and the truth about an answer that no model gave."""
+    scripted = " · scripted: no real model answered" if SCRIPTED in usage.by_model else ""
+    return f"{usage.total_tokens:,} tokens{scripted}"
 
 
 def duration(seconds: float) -> str:

@@ -53,7 +53,7 @@ async def _runs(url: str, token: str | None, *, status: str | None, thread: str 
 
 
 def agents_command(*, url: Url = DEFAULT_URL, token: Token = None) -> None:
-    """List the server's agents."""
+    """List the server's agents and their tools (* asks before it acts)."""
     run_client(_agents(url, token), url=url)
 
 
@@ -63,9 +63,19 @@ async def _agents(url: str, token: str | None) -> None:
         page = await rest.agents()
     finally:
         await rest.aclose()
-    rows = page.get("items", [])
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    _print(tuple(name.upper() for name in columns), [tuple(_cell(row.get(name)) for name in columns) for row in rows])
+    _print(
+        ("AGENT", "MODEL", "TOOLS", "DESCRIPTION"),
+        [
+            (item.get("name"), item.get("model"), _names(item.get("tools")), item.get("description"))
+            for item in page.get("items", [])
+        ],
+    )
+
+
+def _names(tools: Any) -> str:
+    """Tools by name; with a star, those that may ask first."""
+    named = [each for each in tools or () if isinstance(each, dict)]
+    return ", ".join(f"{each.get('name')}{'' if each.get('approval') in (None, 'never') else '*'}" for each in named)
 
 
 def export_command(
@@ -107,7 +117,7 @@ def _opened(output: Path) -> IO[bytes]:
 
 
 def _cell(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+    return "" if value is None else str(value)
 
 
 def _print(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:

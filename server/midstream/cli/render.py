@@ -9,7 +9,7 @@ from midstream.cli import blocks
 from midstream.cli.blocks import Break, Line, Part, Status, Stream, line
 from midstream.cli.safe_text import safe_line, safe_text
 from midstream_protocol import events as ev
-from midstream_protocol.events import ApprovalRequired, Event, InputRequired
+from midstream_protocol.events import TERMINAL_STATUSES, ApprovalRequired, Event, InputRequired
 from midstream_protocol.frames import RunAttached, RunReset
 from midstream_protocol.view import View, view_from_builtins
 
@@ -38,6 +38,7 @@ class Renderer:
         self._speaker: str | None = None
         self._last_text = ""
         self._pending: list[dict[str, Any]] = []
+        self._status = ""
 
     # -- what arrives
 
@@ -50,6 +51,7 @@ class Renderer:
     def attached(self, frame: RunAttached) -> Iterator[Part]:
         """Remember what waits: what was asked before the replay began will not come as an event."""
         self._pending = frame.pending
+        self._status = frame.status
         if frame.status == "queued":
             place = f", number {frame.queue_position}" if frame.queue_position else ""
             yield Status(f"queued{place}")
@@ -60,6 +62,10 @@ class Renderer:
             if ask is not None and _key(ask) not in self._settled:
                 yield from self._asked(ask)
         self._pending = []
+        if self.ended is None and self._status in TERMINAL_STATUSES:
+            # Attached beyond its last event: there is nothing to see but that it is over.
+            self.ended = f"run.{self._status}"
+            yield line(f"the run is over: {self._status}", "dim")
 
     def reset(self, frame: RunReset) -> Iterator[Part]:
         """Start over from the snapshot."""
@@ -147,6 +153,8 @@ class Renderer:
                 if self._speaker is None:
                     self._speaker = message_id
                     yield Status("")
+                    # What it thought aloud is over.
+                    yield Break()
                 if self._speaker == message_id:
                     yield from self._catch_up(message_id, self._texts[message_id])
             case ev.MessageCompleted(role="user"):
@@ -205,6 +213,7 @@ class Renderer:
                 self._labels[payload.tool_call_id] = safe_line(payload.label)
                 attempt = f" (attempt {payload.attempt})" if payload.attempt > 1 else ""
                 yield line(f"● {payload.label}{attempt}")
+                yield Status(safe_line(payload.label))
             case ev.ToolRequested():
                 self._labels[payload.tool_call_id] = safe_line(payload.label)
                 yield line(f"● {payload.label} (runs in client {payload.client_id})")
@@ -219,10 +228,11 @@ class Renderer:
             case ev.ToolPending(tool_call_id=call):
                 yield line(f"● {self._label(call)} goes on in the background", "dim")
             case ev.ToolCompleted():
+                yield Status("")
                 via = "" if payload.via == "tool" else f" · {payload.via}"
                 part = " · partial" if payload.partial else ""
                 took = blocks.duration(payload.duration_ms / 1000)
-                yield line(f"✓ {self._label(payload.tool_call_id)}  {took}{via}{part}", "good")
+                yield line(f"✓ {self._label(payload.tool_call_id)} · {took}{via}{part}", "good")
                 if payload.preview:
                     yield from blocks.block(payload.preview)
             case ev.ToolFailed():
@@ -237,6 +247,7 @@ class Renderer:
             yield Status(f"{self._label(payload.tool_call_id)}:{done}{text}")
 
     def _failed_call(self, payload: ev.ToolFailed) -> Iterator[Part]:
+        yield Status("")
         yield line(f"✗ {self._label(payload.tool_call_id)}: {payload.text} ({payload.code})", "bad")
         if payload.outcome == "unknown":
             yield Line("    its outcome is unknown: it may have happened", "warn")
@@ -252,13 +263,12 @@ class Renderer:
                 why = f": {payload.reason}" if payload.reason else ""
                 edited = ", with edited arguments" if payload.edited else ""
                 who = "" if payload.decision in ("expired", "cancelled") else f" by {payload.by}"
-                yield line(
-                    f"  {payload.decision}{who}{edited}{why}", "good" if payload.decision == "approved" else "bad"
-                )
+                style: blocks.Style = "good" if payload.decision == "approved" else "bad"
+                yield line(f"{payload.decision}{who}{edited}{why}", style, indent="  ")
             case ev.InputResolved():
                 self._settle(payload.input_id)
                 answer = "no answer" if payload.answer is None else blocks.value_text(payload.answer)
-                yield line(f"  answered by {payload.by}: {answer}", "user")
+                yield line(f"answered by {payload.by}: {answer}", "user", indent="  ")
 
     def _asked(self, ask: Ask) -> Iterator[Part]:
         key = _key(ask)
@@ -307,17 +317,17 @@ class Renderer:
                     yield from blocks.block(
                         blocks.value_text(payload.result), "plain", indent="", most=blocks.MAX_BLOCK_LINES
                     )
-                yield line(f"✓ completed · {blocks.tokens(payload.usage)}", "good")
+                yield line(f"✓ completed · {blocks.spent(payload.usage)}", "good")
             case ev.RunFailed():
                 yield line(f"✗ failed: {payload.text} ({payload.code} · {payload.error_id})", "bad")
                 for each in payload.completed:
-                    yield line(f"    done: {each}", "dim")
+                    yield line(f"done: {each}", "dim", indent="    ")
                 yield from blocks.effects(payload.effects)
                 if payload.resume is not None:
-                    yield line(f"    {payload.resume.text}")
+                    yield line(payload.resume.text, indent="    ")
             case ev.RunCancelled():
                 why = f": {payload.reason}" if payload.reason else ""
-                yield line(f"■ cancelled by {payload.by}{why} · {blocks.tokens(payload.usage)}", "warn")
+                yield line(f"■ cancelled by {payload.by}{why} · {blocks.spent(payload.usage)}", "warn")
                 yield from blocks.effects(payload.effects)
             case _:
                 yield line(f"· {payload.TYPE}", "dim")

@@ -68,6 +68,7 @@ def serve_command(
         "log_level": log_level,
         "log_format": log_format,
     }
+    given = {name: value for name, value in given.items() if value is not None}
     try:
         settings: Settings = load_settings(**given)
         if target is None:

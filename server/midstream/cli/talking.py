@@ -31,14 +31,24 @@ def chat_command(
     """
     if text is not None and run is not None:
         raise typer.BadParameter("a new text starts a new run; leave out one of TEXT and --run")
-    if text is None and run is None and not sys.stdin.isatty():
-        text = sys.stdin.read().strip()
-        if not text:
-            raise typer.BadParameter("standard input is empty; say what is to be done")
+    if text is None and run is None:
+        text = _from_stdin(json=json)
     options = ChatOptions(
         url=url, token=token, text=text, run_id=run, agent=agent, thread_id=thread, yes=yes, json=json
     )
     run_client(chat(options), url=url)
+
+
+def _from_stdin(*, json: bool) -> str | None:
+    """What to do, from a pipe; None: a person will type it."""
+    if not sys.stdin.isatty():
+        text = sys.stdin.read().strip()
+        if not text:
+            raise typer.BadParameter("standard input is empty; say what is to be done")
+        return text
+    if json or not sys.stdout.isatty():
+        raise typer.BadParameter("a prompt needs a terminal to write to; say what is to be done")
+    return None
 
 
 def tail_command(

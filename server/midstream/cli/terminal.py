@@ -34,9 +34,12 @@ _READ_BYTES: Final = 64 * 1024
 
 
 class Terminal:
-    """Where output goes. `live`: a person's terminal; else plain lines without one control code."""
+    """Where output goes. `live`: a person's terminal; else plain lines without one control code.
 
-    def __init__(self, out: TextIO, err: TextIO) -> None:
+    `live` False asks for plain lines even there.
+    """
+
+    def __init__(self, out: TextIO, err: TextIO, *, live: bool = True) -> None:
         for stream in (out, err):
             # A terminal that cannot show a character shows another one; it does not end the program.
             with contextlib.suppress(AttributeError):
@@ -44,9 +47,11 @@ class Terminal:
         self._out = out
         self._err = err
         self._console = Console(file=out, force_terminal=out.isatty(), highlight=False, markup=False, emoji=False)
-        self.live = out.isatty() and not self._console.is_dumb_terminal
+        self.live = live and out.isatty()
+        self._obeys = self.live and not self._console.is_dumb_terminal
+        """Whether control codes mean something to it."""
         self._status = ""
-        self._drawn = False
+        self._drawn = ""
         self._partial = False
         self._prompt = ""
 
@@ -91,7 +96,14 @@ class Terminal:
     def typed(self) -> None:
         """The person pressed Enter: the echo has moved to a new line, and the prompt is answered."""
         self._prompt = ""
-        self._partial = self._drawn = False
+        self._partial = False
+        self._drawn = ""
+
+    def interrupted(self) -> None:
+        """Ctrl-C: the terminal has echoed it, and forgot the line that was being typed."""
+        if self.live:
+            self._out.write("\n")
+        self.typed()
 
     def unask(self) -> None:
         """Nothing is asked any more, although nobody typed."""
@@ -107,22 +119,28 @@ class Terminal:
 
     def _clear(self) -> None:
         if self._drawn:
-            self._out.write(_CLEAR_LINE)
-            self._drawn = False
+            self._out.write(_CLEAR_LINE if self._obeys else "\n")
+            self._drawn = ""
 
     def _write(self, text: str, style: Style) -> None:
-        if style == "plain" or not self.live:
+        if style == "plain" or not self._obeys:
             self._out.write(text)
         else:
             self._console.print(Text(text, style=_STYLES[style], end=""), end="", soft_wrap=True)
 
     def _settle(self) -> None:
         """After a batch: the prompt or the status line is the last thing on the screen."""
-        if self.live and not self._partial and (last := self._prompt or self._status):
+        last = self._prompt or (self._status if self._obeys else "")
+        if self.live and not self._partial and last != self._drawn:
             self._clear()
-            width = max(1, self._console.width - 1)
-            self._write(last[:width], "ask" if self._prompt else "dim")
-            self._drawn = True
+            shown = Text(last, style=_STYLES["ask" if self._prompt else "dim"], end="")
+            # One line, measured in columns, or clearing it would leave a part of it.
+            shown.truncate(max(1, self._console.width - 1), overflow="ellipsis")
+            if self._obeys:
+                self._console.print(shown, end="", soft_wrap=True)
+            else:
+                self._out.write(shown.plain)
+            self._drawn = last
         self._out.flush()
 
 

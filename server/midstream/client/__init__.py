@@ -3,9 +3,9 @@
 `connect` is the way in. It knows the protocol and nothing of the server.
 """
 
+from midstream.client.actions import State
 from midstream.client.address import Address, BadAddress
 from midstream.client.connection import Client, connect
-from midstream.client.core import State
 from midstream.client.errors import Disconnected, Pending, Unreachable
 from midstream.client.rest import Rest
 from midstream.client.run import Run

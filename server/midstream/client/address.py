@@ -37,7 +37,7 @@ class Address:
     def socket(self, *, client_id: str) -> str:
         """The WebSocket's URL."""
         scheme, netloc, prefix = self._parts
-        return urlunsplit((_SOCKET[scheme], netloc, f"{prefix}/v1/ws", f"client_id={quote(client_id)}", ""))
+        return urlunsplit((_SOCKET[scheme], netloc, f"{prefix}/v1/ws", f"client_id={quote(client_id, safe='')}", ""))
 
     @property
     def loopback(self) -> bool:

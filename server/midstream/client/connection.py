@@ -5,24 +5,19 @@ The library's own reconnecting is not used: when to come back, and with what, is
 
 import asyncio
 import contextlib
-import json
 import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, Literal
 
 import structlog
 from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as open_socket
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
-from websockets.typing import Subprotocol
+from websockets.exceptions import ConnectionClosed
 
-from midstream.client.address import Address
-from midstream.client.core import (
+from midstream.client.actions import (
     Action,
     Adopt,
     Answer,
     Changed,
-    ClientCore,
     Deliver,
     Detached,
     Drop,
@@ -32,7 +27,10 @@ from midstream.client.core import (
     State,
     Warned,
 )
+from midstream.client.address import Address
+from midstream.client.core import ClientCore
 from midstream.client.errors import Unreachable, refusal
+from midstream.client.opening import CLOSE_TIMEOUT_S, open_socket
 from midstream.client.rest import Rest
 from midstream.client.run import Run
 from midstream.clock import Clock, SystemClock
@@ -48,15 +46,8 @@ from midstream_protocol.commands import (
 )
 from midstream_protocol.frames import ConnectionReady, Receipt
 from midstream_protocol.ids import new_id
-from midstream_protocol.version import SUBPROTOCOL_JSON
-
-MAX_RECEIVED_BYTES: Final = 64 * 1024 * 1024
-"""One frame of the server: a snapshot carries a whole run."""
-OPEN_TIMEOUT_S: Final = 10.0
-CLOSE_TIMEOUT_S: Final = 2.0
 
 _LOST: Final = 1006
-_MAX_ERROR_BODY: Final = 64 * 1024
 
 _log = structlog.get_logger("midstream.client")
 
@@ -328,7 +319,7 @@ class Client:
         self._outbox = asyncio.Queue()
         self._dropped.clear()
         try:
-            socket = await self._open()
+            socket = await open_socket(self._address, client_id=self.client_id, token=self._token)
         except Unreachable as error:
             self._perform(self._core.unreachable(error))
             return
@@ -347,27 +338,6 @@ class Client:
             await stop(reader, writer, dropped)
             await self._end(socket)
         self._perform(self._core.closed(code, reason, now=self._clock.monotonic()))
-
-    async def _open(self) -> ClientConnection:
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else None
-        try:
-            return await open_socket(
-                self._address.socket(client_id=self.client_id),
-                subprotocols=[Subprotocol(SUBPROTOCOL_JSON)],
-                additional_headers=headers,
-                compression=None,
-                max_size=MAX_RECEIVED_BYTES,
-                open_timeout=OPEN_TIMEOUT_S,
-                close_timeout=CLOSE_TIMEOUT_S,
-                # The server's heartbeat frames are the sign of life, and the core judges them.
-                ping_interval=None,
-                proxy=None if self._address.loopback else True,
-            )
-        except InvalidStatus as refused:
-            status = refused.response.status_code
-            raise Unreachable(_refused(status, refused.response.body), status=status) from refused
-        except (OSError, TimeoutError, EOFError, WebSocketException) as error:
-            raise Unreachable(str(error) or type(error).__name__) from error
 
     async def _read(self, socket: ClientConnection) -> tuple[int, str]:
         """Feed the core until the socket ends; its close code and reason."""
@@ -401,11 +371,3 @@ class Client:
         self._disarm = None
         self._perform(self._core.tick(now=self._clock.monotonic()))
         self._arm()
-
-
-def _refused(status: int, body: bytes | bytearray | None) -> str:
-    """What the server said with the status, if it spoke this protocol."""
-    try:
-        return f"{status}: {json.loads((body or b'')[:_MAX_ERROR_BODY])['error']['text']}"
-    except (ValueError, KeyError, TypeError):
-        return f"the server refused the connection with status {status}"

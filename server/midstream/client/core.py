@@ -16,10 +16,24 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from midstream.client.actions import (
+    Action,
+    Adopt,
+    Answer,
+    Changed,
+    Deliver,
+    Detached,
+    Drop,
+    Failed,
+    Reconnect,
+    Send,
+    State,
+    Warned,
+)
 from midstream.client.backoff import Backoff, told_in
 from midstream.client.cursor import Cursor
 from midstream.client.errors import Disconnected, Unreachable, closing, refusal
-from midstream.client.updates import Received, Update
+from midstream.client.updates import Received
 from midstream_protocol.codec import decode_frame, encode_command
 from midstream_protocol.codes import NORMAL, may_retry
 from midstream_protocol.commands import (
@@ -47,8 +61,6 @@ from midstream_protocol.frames import (
 )
 from midstream_protocol.limits import COMMANDS_IN_FLIGHT
 
-State = Literal["connecting", "ready", "reconnecting", "closed"]
-
 DEAD_AFTER_HEARTBEATS: Final = 2.5
 READY_TIMEOUT_S: Final = 10.0
 """From the open socket to `connection.ready`."""
@@ -60,70 +72,6 @@ _BROKEN: Final = 1002
 # An upgrade refused with one of these may succeed later; another 4xx says that this is no such server, or not for us.
 _RETRY_STATUS: Final = frozenset({408, 425, 429})
 _SERVER_FAULT: Final = 500
-
-
-class Send(Struct, frozen=True):
-    """Write this text frame."""
-
-    data: bytes
-
-
-class Drop(Struct, frozen=True):
-    """End the socket now, then report `closed`."""
-
-    code: int
-    reason: str
-
-
-class Deliver(Struct, frozen=True):
-    run_id: str
-    update: Update
-
-
-class Answer(Struct, frozen=True):
-    """The receipt of a remembered command."""
-
-    command_id: str
-    receipt: Receipt
-
-
-class Adopt(Struct, frozen=True):
-    """A command made (or found) a run, and this connection is attached to it."""
-
-    run_id: str
-
-
-class Detached(Struct, frozen=True):
-    """Nothing more of this run will come: it is over (`error` None), or why not."""
-
-    run_id: str
-    error: Exception | None
-
-
-class Changed(Struct, frozen=True):
-    state: State
-    reason: str
-
-
-class Reconnect(Struct, frozen=True):
-    """Connect again after `delay_s`."""
-
-    delay_s: float
-
-
-class Warned(Struct, frozen=True):
-    """The server did not understand something of this client: a defect of either."""
-
-    text: str
-
-
-class Failed(Struct, frozen=True):
-    """The end: every waiter gets `error`."""
-
-    error: Exception
-
-
-Action = Send | Drop | Deliver | Answer | Adopt | Detached | Changed | Reconnect | Warned | Failed
 
 
 class _Outgoing(Struct, frozen=True):

@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import AsyncIterator
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx2
 import msgspec
@@ -44,13 +45,21 @@ _PENDING: Final = 202
 class Rest:
     """Raises refusals of `midstream_protocol.errors` and `Unreachable`."""
 
-    def __init__(self, address: Address, *, token: str | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        token: str | None = None,
+        clock: Clock | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
         self._clock = clock or SystemClock()
         self._address = address
         self._http = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {token}"} if token else None,
             timeout=TIMEOUT_S,
             trust_env=not address.loopback,
+            transport=transport,
         )
 
     async def aclose(self) -> None:
@@ -72,7 +81,7 @@ class Rest:
         return await self._get("/v1/agents")
 
     async def view(self, run_id: str) -> View:
-        return view_from_builtins(await self._get(f"/v1/runs/{run_id}"))
+        return view_from_builtins(await self._get(_path(run_id)))
 
     async def command(self, run_id: str, payload: CommandPayload, *, command_id: str | None = None) -> Receipt:
         """One command to a run; its receipt. The same `command_id` again gets the same answer. Raises `Pending` too."""
@@ -83,7 +92,7 @@ class Rest:
             "run_id": run_id,
             "payload": payload,
         }
-        answer = await self._request("POST", f"/v1/runs/{run_id}/commands", content=msgspec.json.encode(body))
+        answer = await self._request("POST", _path(run_id) + "/commands", content=msgspec.json.encode(body))
         said = _object(answer)
         if answer.status_code == _PENDING:
             raise Pending("the run has not decided this yet; send it again")
@@ -126,7 +135,7 @@ class Rest:
     async def _lines(self, run_id: str, *, since_seq: int) -> AsyncIterator[bytes]:
         request = self._http.build_request(
             "GET",
-            self._address.web(f"/v1/runs/{run_id}/events"),
+            self._address.web(_path(run_id) + "/events"),
             params={"since_seq": since_seq},
             headers={"Accept": "application/x-ndjson"},
             # A live run may be silent for as long as a person takes to answer.
@@ -159,6 +168,11 @@ class Rest:
             return await self._http.request(method, self._address.web(path), **options)
         except httpx2.TransportError as broken:
             raise Unreachable(str(broken) or type(broken).__name__) from broken
+
+
+def _path(run_id: str) -> str:
+    # What a person typed; a slash or a question mark in it must not ask for something else.
+    return f"/v1/runs/{quote(run_id, safe='')}"
 
 
 def _object(answer: httpx2.Response) -> dict[str, Any]:

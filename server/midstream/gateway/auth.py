@@ -81,7 +81,7 @@ def authenticator(authenticate: Authenticator | Authenticate | None, *, token: s
 def credentials_of(headers: Mapping[str, str], subprotocols: Iterable[str] = ()) -> Credentials:
     """`Authorization: Bearer` first, then the bearer subprotocol. What cannot be read is no credential."""
     scheme, _, rest = headers.get("authorization", "").partition(" ")
-    token = rest.strip() if scheme.lower() == "bearer" and rest.strip() else None
+    token = _utf8(rest.strip()) if scheme.lower() == "bearer" and rest.strip() else None
     if token is None:
         token = next(filter(None, map(_subprotocol_token, subprotocols)), None)
     return Credentials(token=token, headers=headers)
@@ -96,6 +96,14 @@ def _subprotocol_token(subprotocol: str) -> str | None:
         return raw.decode() or None
     except (binascii.Error, ValueError):
         return None
+
+
+def _utf8(header: str) -> str:
+    """Header bytes are read as Latin-1 (RFC 9110 §5.5); who sends a token beyond ASCII means UTF-8."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeError:
+        return header
 
 
 def _digest(token: str) -> bytes:

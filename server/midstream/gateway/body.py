@@ -10,6 +10,8 @@ from midstream_protocol.errors import Malformed, NotFound, TooLarge
 from midstream_protocol.ids import is_id
 from midstream_protocol.limits import MAX_INTEGER
 
+MAX_CURSOR_CHARS: Final = 200
+
 _JSON: Final = "application/json"
 
 
@@ -61,6 +63,14 @@ def query_choice(request: Request, name: str, choices: tuple[str, ...]) -> str |
     text = request.query_params.get(name)
     if text is not None and text not in choices:
         raise Malformed(f"{name}: expected one of {', '.join(choices)}")
+    return text
+
+
+def query_cursor(request: Request, name: str) -> str | None:
+    """What an earlier answer gave as the place to go on from: opaque, but bounded."""
+    text = request.query_params.get(name)
+    if text is not None and not (text.isascii() and text.isprintable() and 1 <= len(text) <= MAX_CURSOR_CHARS):
+        raise Malformed(f"{name}: expected the next_cursor of the page before")
     return text
 
 

@@ -80,6 +80,8 @@ class Connection:
         self.wire: Final = wire
         self.closing: Closing | None = None
         """Set once: write the control frames that wait, then close with this."""
+        self.overflowed = False
+        """It is being closed because it does not read: nothing that waits can be written either."""
         self._limits = limits
         self._max_errors = max_errors
         self._notify = notify
@@ -255,6 +257,7 @@ class Connection:
         if unasked:
             self._unread += len(waiting.frame)
             if self._unread > MAX_UNREAD_BYTES:
+                self.overflowed = True
                 self.close(Close.TOO_SLOW, "answers are not read; reconnect and resume from your cursors")
 
     def _queue_unasked(self, payload: FramePayload) -> None:

@@ -63,6 +63,9 @@ async def events(gateway: "Gateway", request: Request, principal: Principal) -> 
     if attachment.reset is None and frame.status in TERMINAL_STATUSES and since_seq >= frame.head_seq:
         attachment.subscription.close()
         return Response(status_code=204)
+    if request.method == "HEAD":
+        attachment.subscription.close()
+        return Response(headers=_HEADERS, media_type=(_Lines if lines else _ServerSentEvents).media_type)
     form = _Lines() if lines else _ServerSentEvents(frame.epoch)
     stream = EventStream(gateway, form=form, subscription=attachment.subscription, reset=attachment.reset, more=more)
     if not gateway.enter(stream):

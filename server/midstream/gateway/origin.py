@@ -72,6 +72,12 @@ def refusal(rules: DoorRules, *, scheme: str, host: str | None, origin: str | No
     return f"Origin {_shown(origin)} may not use this server; if it should, add it to MIDSTREAM_ALLOWED_ORIGINS"
 
 
+def is_loopback(host: str) -> bool:
+    """Whether what listens on `host` is reached from this machine only."""
+    name = _plain(host)
+    return name in LOOPBACK_NAMES or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
+
+
 def crosses(*, scheme: str, host: str | None, origin: str) -> bool:
     """Whether an allowed `origin` is another one than the server's own, so that its browser wants CORS headers."""
     return parse_origin(origin) != _own_origin(scheme, host)

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from midstream.gateway.answers import RETRY_AFTER_S, HttpError, Json
 from midstream.gateway.auth import credentials_of
-from midstream.gateway.body import json_object, path_run_id, query_choice, query_id, query_int
+from midstream.gateway.body import json_object, path_run_id, query_choice, query_cursor, query_id, query_int
 from midstream.gateway.errors import error_body, refusal_receipt
 from midstream.gateway.ndjson_sse import events
 from midstream.runs import Principal
@@ -194,7 +194,7 @@ class Rest:
             status=query_choice(request, "status", _STATUSES),
             thread_id=query_id(request, "thread_id"),
             limit=query_int(request, "limit", default=50, low=1, high=MAX_PAGE),
-            cursor=query_id(request, "cursor"),
+            cursor=query_cursor(request, "cursor"),
         )
         body: dict[str, Any] = {"items": [_summary(view_to_builtins(view)) for view in items]}
         if following is not None:

@@ -14,6 +14,7 @@ from midstream.gateway.connection import Connection
 from midstream.gateway.dispatch import Dispatcher
 from midstream.gateway.socket import Gone, Socket, Stalled
 from midstream.gateway.wire import Wire, negotiate
+from midstream.log import LogError
 from midstream.runs import Principal, SubscriptionLost
 from midstream.tasks import spawn, stop
 from midstream_protocol.codec import iso_ms
@@ -146,7 +147,9 @@ class LiveConnection:
             self._cancel_heartbeat()
             self._connection.shut()
             await stop(reader, writer)
-        if any(not task.cancelled() and task.exception() is not None for task in done):
+        if self._connection.overflowed and self._connection.closing is not None:
+            await self._socket.close(self._connection.closing.code, self._connection.closing.reason)
+        elif any(not task.cancelled() and task.exception() is not None for task in done):
             await self._socket.close(Close.INTERNAL, "internal error; reconnect and resume")
 
     async def _read(self) -> None:
@@ -155,6 +158,9 @@ class LiveConnection:
             ticket = self._connection.receive(data)
             if ticket is not None:
                 self._dispatcher.dispatch(ticket)
+            if self._connection.overflowed:
+                # The writer may be waiting for room that never comes: `run` ends it.
+                return
             handled += 1
             if handled % MESSAGES_PER_TURN == 0:
                 await asyncio.sleep(0)
@@ -174,6 +180,10 @@ class LiveConnection:
                     return
         except Stalled:
             await self._socket.close(Close.TOO_SLOW, "too slow; reconnect and resume from your cursors")
+        except LogError as error:
+            # The log has the events; the client comes back for them from its cursor.
+            _log.warning("a connection's log cannot be read", connection=self.id, error=str(error))
+            await self._socket.close(Close.INTERNAL, "the log cannot be read now; reconnect and resume")
         except Gone:
             return
 

@@ -150,12 +150,18 @@ def _effects(state: RunState, closings: list[Planned]) -> list[Effect]:
     closed: dict[str, Outcome] = {
         p.payload.tool_call_id: p.payload.outcome for p in closings if isinstance(p.payload, ToolFailed)
     }
-    gone = {p.payload.message_id for p in closings if isinstance(p.payload, MessageSuperseded)}
+    dropped = _dropped(state, [planned.payload for planned in closings])
     return [
         Effect(tool_call_id=c.tool_call_id, tool=c.tool, outcome=closed.get(c.tool_call_id, c.outcome))
         for c in state.calls.values()
-        if not (c.state == "preparing" and c.message_id in gone)
+        if c.tool_call_id not in dropped
     ]
+
+
+def _dropped(state: RunState, closings: list[Payload]) -> set[str]:
+    """Calls that need no closing of their own: they go with the message they were being written in."""
+    gone = [p.message_id for p in closings if isinstance(p, MessageSuperseded)]
+    return {call.tool_call_id for message_id in gone for call in state.dropped_with(message_id)}
 
 
 def _signed(payload: RunCompleted | RunFailed | RunCancelled) -> Planned:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from midstream.runs.contract import BadDraft, Stopping
 from midstream.runs.inputs import Planned
-from midstream.runs.state import RunState
+from midstream.runs.state import Answer, RunState
 from midstream_protocol.events import (
     ApprovalRequired,
     CorrectionHeld,
@@ -78,7 +78,13 @@ def plan_draft(state: RunState, payload: Payload, step_id: str | None) -> list[P
     if state.cancelling is not None and kind in BEGINNINGS:
         raise Stopping
     check = _CHECKS.get(kind)
-    if check is not None and (wrong := check(state, payload)) is not None:
+    wrong = check(state, payload) if check is not None else None
+    if wrong is None and step_id is not None and not _in_step(state, payload, step_id):
+        wrong = f"step {step_id} never started"
+    if wrong is not None:
+        if state.cancelling is not None:
+            # It most likely rests on a beginning that was refused; no defect of the agent's, which is being stopped.
+            raise Stopping
         raise BadDraft(f"{kind}: {wrong}")
     planned = [Planned(payload=payload, step_id=step_id)]
     if isinstance(payload, ApprovalRequired | InputRequired):
@@ -113,7 +119,11 @@ def _now_waiting(state: RunState, question: ApprovalRequired | InputRequired) ->
 HELD_FOR_APPROVAL: Final = "approval_open"
 
 
-# -- the order of events, a rule a type: what is wrong, or None
+# -- the order of events, a rule a type: what is wrong, or None (`midstream_protocol.order` reads the same rules back)
+
+
+def _in_step(state: RunState, payload: Payload, step_id: str) -> bool:
+    return state.knows_step(step_id) or (isinstance(payload, RunStep) and payload.step_id == step_id)
 
 
 def _message_open(state: RunState, p: Any) -> str | None:
@@ -122,60 +132,110 @@ def _message_open(state: RunState, p: Any) -> str | None:
 
 def _message_completed(state: RunState, p: MessageCompleted) -> str | None:
     if p.role == "user":
-        return None
+        return _message_new(state, p)
     if wrong := _message_open(state, p):
         return wrong
     joined = "".join(state.message[p.message_id].text)
     return None if p.text == joined else "its text is not its deltas joined"
 
 
-def _message_new(state: RunState, p: MessageStarted) -> str | None:
-    return f"message {p.message_id} is open already" if p.message_id in state.message else None
+def _message_new(state: RunState, p: Any) -> str | None:
+    if p.message_id in state.message or f"message:{p.message_id}" in state.spent:
+        return f"message {p.message_id} was there already"
+    return None
+
+
+def _status(_state: RunState, p: RunStatusChanged) -> str | None:
+    return "a run is queued by its thread" if p.status == "queued" else None
+
+
+def _plan_there(state: RunState, _p: PlanUpdated) -> str | None:
+    return None if state.planned else "there is no plan yet"
 
 
 def _call_open(state: RunState, p: Any) -> str | None:
     call = state.calls.get(p.tool_call_id)
-    return None if call is not None and call.open else f"call {p.tool_call_id} is not open"
+    if call is None or not call.open:
+        return f"call {p.tool_call_id} is not open"
+    approval = state.open_approval_of(p.tool_call_id)
+    return None if approval is None else f"approval {approval} is open"
 
 
 def _call_running(state: RunState, p: Any) -> str | None:
+    if wrong := _call_open(state, p):
+        return wrong
+    call = state.calls[p.tool_call_id]
+    if call.state not in ("running", "background"):
+        return f"call {p.tool_call_id} is not running"
+    # Whatever was decided about running it again, it has not been started again yet.
+    return None if state.leave_for(call) is None else f"call {p.tool_call_id} was asked about and not started since"
+
+
+def _call_startable(state: RunState, p: ToolStarted | ToolRequested) -> str | None:
     call = state.calls.get(p.tool_call_id)
-    if call is not None and call.state in ("running", "background"):
+    if f"call:{p.tool_call_id}" in state.spent:
+        return f"call {p.tool_call_id} went with its message"
+    message_id = p.message_id if call is None or call.message_id is None else call.message_id
+    if message_id in state.message:
+        return f"message {message_id} is still being written"
+    if isinstance(p, ToolRequested) and (p.tool_call_id in state.questions or p.tool_call_id in state.answers):
+        return f"{p.tool_call_id} was asked already"
+    if call is None:
         return None
-    return f"call {p.tool_call_id} is not running"
-
-
-def _call_startable(state: RunState, p: Any) -> str | None:
-    call = state.calls.get(p.tool_call_id)
-    if call is None or call.state == "preparing":
-        approval = state.open_approval_of(p.tool_call_id)
-        return None if approval is None else f"approval {approval} is open"
+    if (approval := state.open_approval_of(p.tool_call_id)) is not None:
+        return f"approval {approval} is open"
+    if (answer := state.approval_of(p.tool_call_id)) is not None and (wrong := _not_approved(state, p, answer)):
+        return wrong
+    if call.state == "preparing":
+        return None
     # A further attempt after a restart or a failed try is a start too.
-    if isinstance(p, ToolStarted) and call.state == "running" and p.attempt > call.attempt:
+    again = isinstance(p, ToolStarted) and call.state in ("running", "background")
+    if again and (p.attempt > call.attempt or state.leave_for(call) is not None):
         return None
     return f"call {p.tool_call_id} is {call.state}"
 
 
+def _not_approved(state: RunState, p: ToolStarted | ToolRequested, answer: Answer) -> str | None:
+    """What was approved is what runs: the last place where anything else can be stopped."""
+    if answer.decision != "approved":
+        return f"call {p.tool_call_id} was {answer.decision}, not approved"
+    if isinstance(p, ToolStarted):
+        same = p.args_digest == state.calls[p.tool_call_id].args_digest
+    else:
+        same = p.args == state.call_args.get(p.tool_call_id, p.args)
+    return None if same else f"call {p.tool_call_id} was approved with other arguments"
+
+
 def _call_new(state: RunState, p: ToolPreparing) -> str | None:
-    if p.tool_call_id in state.calls:
-        return f"call {p.tool_call_id} is there already"
+    if p.tool_call_id in state.calls or f"call:{p.tool_call_id}" in state.spent:
+        return f"call {p.tool_call_id} was there already"
     return _message_open(state, p)
 
 
 def _call_failable(state: RunState, p: ToolFailed) -> str | None:
-    call = state.calls.get(p.tool_call_id)
-    if call is None:
-        return f"call {p.tool_call_id} is not known"
-    return _call_open(state, p)
+    if wrong := _call_open(state, p):
+        return wrong
+    never = state.calls[p.tool_call_id].started_seq == 0
+    return f"call {p.tool_call_id} never started" if never and p.outcome != "not_started" else None
 
 
 def _approval_new(state: RunState, p: ApprovalRequired) -> str | None:
     if p.approval_id in state.questions or p.approval_id in state.answers:
         return f"approval {p.approval_id} was asked already"
-    if (other := state.open_approval_of(p.tool_call_id)) is not None:
-        return f"approval {other} is open for the same call"
     call = state.calls.get(p.tool_call_id)
-    return None if call is None or call.open else f"call {p.tool_call_id} is over"
+    if f"call:{p.tool_call_id}" in state.spent:
+        return f"call {p.tool_call_id} went with its message"
+    if call is None:
+        return None
+    if wrong := _call_open(state, p):
+        return wrong
+    if call.message_id in state.message:
+        return f"message {call.message_id} is still being written"
+    if call.state == "requested":
+        return f"call {p.tool_call_id} was requested already"
+    answer = state.approval_of(p.tool_call_id)
+    refused = answer is not None and answer.decision != "approved"
+    return f"call {p.tool_call_id} was refused already" if refused else None
 
 
 def _input_new(state: RunState, p: InputRequired) -> str | None:
@@ -184,8 +244,10 @@ def _input_new(state: RunState, p: InputRequired) -> str | None:
 
 
 def _step_order(state: RunState, p: RunStep) -> str | None:
+    if p.parent_step_id is not None and not state.knows_step(p.parent_step_id):
+        return f"its parent {p.parent_step_id} never started"
     if p.state in ("started", "skipped"):
-        return f"step {p.step_id} is open already" if p.step_id in state.steps else None
+        return f"step {p.step_id} was there already" if state.knows_step(p.step_id) else None
     return None if p.step_id in state.steps else f"step {p.step_id} is not open"
 
 
@@ -206,4 +268,6 @@ _CHECKS: Final[dict[str, Callable[[RunState, Any], str | None]]] = {
     ApprovalRequired.TYPE: _approval_new,
     InputRequired.TYPE: _input_new,
     RunStep.TYPE: _step_order,
+    RunStatusChanged.TYPE: _status,
+    PlanUpdated.TYPE: _plan_there,
 }

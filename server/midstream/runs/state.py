@@ -36,6 +36,7 @@ from midstream_protocol.events import (
     MessageSuperseded,
     Outcome,
     Payload,
+    PlanCreated,
     RecoveryStarted,
     RunCancelling,
     RunStarted,
@@ -92,6 +93,8 @@ class CallState:
     attempt: int = 0
     outcome: Outcome = "not_started"
     opened_ms: int = 0
+    started_seq: int = 0
+    """Its newest start or request (0: none yet)."""
 
     @property
     def open(self) -> bool:
@@ -160,6 +163,9 @@ class RunState:
     usage: Usage = NO_USAGE
     recoveries: int = 0
     """Recoveries since the last progress."""
+    planned: bool = False
+    spent: set[str] = field(default_factory=set)
+    """Ids of messages, steps and dropped calls that are over (`message:…`, `step:…`, `call:…`): none comes again."""
     receipts: dict[str, StoredReceipt] = field(default_factory=dict)
 
     # -- questions about it
@@ -177,6 +183,18 @@ class RunState:
     def open_approval_of(self, tool_call_id: str) -> str | None:
         approval_id = self.approvals.get(tool_call_id)
         return approval_id if approval_id is not None and approval_id in self.questions else None
+
+    def knows_step(self, step_id: str) -> bool:
+        return step_id in self.steps or f"step:{step_id}" in self.spent
+
+    def leave_for(self, call: CallState) -> Answer | None:
+        """The newest answer about this call that came after it was last started."""
+        answer = self.approval_of(call.tool_call_id)
+        return answer if answer is not None and answer.seq > call.started_seq else None
+
+    def dropped_with(self, message_id: str) -> list[CallState]:
+        """The calls that go when this message is superseded: the model never finished writing them."""
+        return [c for c in self.calls.values() if c.message_id == message_id and c.state == "preparing"]
 
     def open_calls(self) -> list[CallState]:
         return [call for call in self.calls.values() if call.open]
@@ -207,7 +225,11 @@ class RunState:
         """
         if self.ended or self.status == "queued":
             return self.status
-        busy = self.message or any(c.state in ("running", "background") for c in self.calls.values())
+        # A call whose repetition a person is asked about is not under way, whatever its events say so far.
+        busy = self.message or any(
+            c.state in ("running", "background") and self.open_approval_of(c.tool_call_id) is None
+            for c in self.calls.values()
+        )
         return "waiting" if self.questions and not busy and self.cancelling is None else "running"
 
     def wake_at(self) -> int | None:
@@ -272,6 +294,7 @@ def _run_step(state: RunState, p: RunStep, _seq: int, _ts: int) -> None:
         state.steps[p.step_id] = p
     else:
         state.steps.pop(p.step_id, None)
+        state.spent.add(f"step:{p.step_id}")
 
 
 def _run_cancelling(state: RunState, p: RunCancelling, _seq: int, ts_ms: int) -> None:
@@ -295,12 +318,15 @@ def _message_delta(state: RunState, p: MessageDelta, _seq: int, _ts: int) -> Non
 
 def _message_completed(state: RunState, p: MessageCompleted, _seq: int, _ts: int) -> None:
     state.message.pop(p.message_id, None)
+    state.spent.add(f"message:{p.message_id}")
 
 
 def _message_superseded(state: RunState, p: MessageSuperseded, _seq: int, _ts: int) -> None:
     state.message.pop(p.message_id, None)
-    for call in [c for c in state.calls.values() if c.message_id == p.message_id and c.state == "preparing"]:
+    state.spent.add(f"message:{p.message_id}")
+    for call in state.dropped_with(p.message_id):
         del state.calls[call.tool_call_id]
+        state.spent.add(f"call:{call.tool_call_id}")
 
 
 def _call(  # noqa: PLR0917 - private, and always called with all six
@@ -323,16 +349,16 @@ def _tool_preparing(state: RunState, p: ToolPreparing, _seq: int, ts_ms: int) ->
     _call(state, p.tool_call_id, p.tool, p.label, p.message_id, ts_ms)
 
 
-def _tool_started(state: RunState, p: ToolStarted, _seq: int, ts_ms: int) -> None:
+def _tool_started(state: RunState, p: ToolStarted, seq: int, ts_ms: int) -> None:
     call = _call(state, p.tool_call_id, p.tool, p.label, p.message_id, ts_ms)
     call.state, call.outcome, call.attempt, call.args_digest = "running", "unknown", p.attempt, p.args_digest
-    call.opened_ms = ts_ms
+    call.opened_ms, call.started_seq = ts_ms, seq
 
 
-def _tool_requested(state: RunState, p: ToolRequested, _seq: int, ts_ms: int) -> None:
+def _tool_requested(state: RunState, p: ToolRequested, seq: int, ts_ms: int) -> None:
     call = _call(state, p.tool_call_id, p.tool, p.label, p.message_id, ts_ms)
     call.state, call.outcome, call.client_id = "requested", "unknown", p.client_id
-    call.opened_ms = ts_ms
+    call.opened_ms, call.started_seq = ts_ms, seq
     state.questions[p.tool_call_id] = OpenQuestion(key=p.tool_call_id, payload=p, expires_ms=parse_iso(p.expires_at))
 
 
@@ -411,6 +437,10 @@ def _correction_moved(to: Literal["held", "applied", "returned", "revoked"]) -> 
     return step
 
 
+def _planned(state: RunState, _p: PlanCreated, _seq: int, _ts: int) -> None:
+    state.planned = True
+
+
 def _usage_updated(state: RunState, p: UsageUpdated, _seq: int, _ts: int) -> None:
     state.usage = Usage(
         input_tokens=p.input_tokens,
@@ -453,6 +483,7 @@ _STEPS: Final[dict[str, Step]] = {
     CorrectionApplied.TYPE: _correction_moved("applied"),
     CorrectionReturned.TYPE: _correction_moved("returned"),
     CorrectionRevoked.TYPE: _correction_moved("revoked"),
+    PlanCreated.TYPE: _planned,
     UsageUpdated.TYPE: _usage_updated,
     RecoveryStarted.TYPE: _recovery_started,
 }

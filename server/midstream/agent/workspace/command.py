@@ -13,6 +13,8 @@ from typing import Any, Final
 from midstream.agent.tools.context import ToolContext, ToolError
 from midstream.agent.tools.definition import Preview, Tool, tool
 from midstream.agent.workspace.folder import Folder
+from midstream.runs.contract import Stopping
+from midstream.tasks import spawn, stop
 
 DEFAULT_TIMEOUT_S: Final = 120
 MAX_TIMEOUT_S: Final = 600
@@ -29,8 +31,8 @@ PROGRESS_CHARS: Final = 400
 _CHUNK: Final = 64 * 1024
 
 KEPT_VARIABLES: Final = (
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "VIRTUAL_ENV", "JAVA_HOME",
-    "NVM_DIR", "PYENV_ROOT", "CARGO_HOME", "GOPATH", "SSL_CERT_FILE",
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "VIRTUAL_ENV",
+    "JAVA_HOME", "NVM_DIR", "PYENV_ROOT", "CARGO_HOME", "GOPATH", "SSL_CERT_FILE",
 )  # fmt: skip
 """All that a command gets of the server's environment: its keys are not for a model's commands."""
 
@@ -56,6 +58,7 @@ def command_tool(folder: Folder) -> Tool:
 
         Args:
             command: The command line, for `sh`.
+            ctx: The call.
             timeout_s: Seconds it may take, 600 at most.
         """
         return await run(command, cwd=folder.root, timeout_s=max(1, min(timeout_s, MAX_TIMEOUT_S)), context=ctx)
@@ -135,15 +138,12 @@ class Output:
 async def _follow(process: asyncio.subprocess.Process, output: Output, context: ToolContext) -> None:
     """Read until the command has ended. What it left behind may hold the pipe open; that is not waited for."""
     assert process.stdout is not None
-    reading = asyncio.ensure_future(_read(process.stdout, output, context))
+    reading = spawn(_read(process.stdout, output, context), name=f"output:{context.tool_call_id}")
     try:
         await process.wait()
         await asyncio.wait({reading}, timeout=TERM_GRACE_S)
     finally:
-        reading.cancel()
-        await asyncio.wait({reading})
-    if not reading.cancelled() and (error := reading.exception()) is not None:
-        raise error
+        await stop(reading)
 
 
 async def _read(stream: asyncio.StreamReader, output: Output, context: ToolContext) -> None:
@@ -153,7 +153,9 @@ async def _read(stream: asyncio.StreamReader, output: Output, context: ToolConte
         output.add(data)
         if loop.time() - told >= PROGRESS_S:
             told = loop.time()
-            await context.progress(output.end())
+            # A run that has ended shows nothing any more; the command is stopped by who ended it.
+            with contextlib.suppress(Stopping):
+                await context.progress(output.end())
 
 
 async def end_group(process: asyncio.subprocess.Process) -> None:
@@ -163,7 +165,8 @@ async def end_group(process: asyncio.subprocess.Process) -> None:
     try:
         async with asyncio.timeout(TERM_GRACE_S):
             await process.wait()
-            while _signal(process, 0):
+            # Nothing tells when the last process of a group has gone.
+            while _signal(process, 0):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
     except TimeoutError:
         pass

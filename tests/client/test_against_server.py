@@ -1,0 +1,112 @@
+"""The client and the real server: the whole way, in one process, over a real socket."""
+
+import asyncio
+
+import pytest
+import pytest_asyncio
+
+from midstream.agent.definition import Agent
+from midstream.agent.providers.scripted import ScriptedProvider
+from midstream.agent.tools.definition import client_tool, tool
+from midstream.app import Midstream
+from midstream.client import connect
+from midstream.log import MemoryStore
+from midstream.settings import Settings
+from midstream_protocol.commands import ClientTool
+from midstream_protocol.errors import AlreadyResolved, NotFound, RunEnded
+from midstream_protocol.events import ApprovalRequired, ToolRequested
+from tests.testkit.served import served
+
+pytestmark = pytest.mark.asyncio
+
+
+@tool(approval="always", label="Pay {amount}")
+async def pay(amount: int) -> str:
+    """Pay."""
+    return f"paid {amount}"
+
+
+@client_tool(label="Where am I")
+async def locate() -> str:
+    """Where the user is."""
+    raise AssertionError("runs in the client")
+
+
+SCRIPT = {
+    "loop": True,
+    "turns": [
+        {"steps": [{"text": "Done."}]},
+        {"match": {"last_user_contains": "pay"}, "steps": [{"call": {"tool": "pay", "args": {"amount": 5}}}]},
+        {"match": {"last_user_contains": "locate"}, "steps": [{"call": {"tool": "locate", "args": {}}}]},
+    ],
+}
+
+
+@pytest_asyncio.fixture
+async def server():
+    settings = Settings(store="memory:")
+    agent = Agent("shop", instructions="Sell.", tools=[pay, locate])
+    app = Midstream([agent], settings=settings, store=MemoryStore(), provider=ScriptedProvider(SCRIPT))
+    async with asyncio.timeout(30), app.lifespan(), served(app, settings=settings, drain=app.drain) as running:
+        yield running
+
+
+async def test_watch_approve_and_look_again(server):
+    async with connect(server.url) as client, connect(server.url) as other:
+        run = await client.start(input="pay")
+        async for event in run:
+            if isinstance(event.payload, ApprovalRequired):
+                watcher = await other.attach(run.run_id)
+                receipt = await run.approve(event.payload.approval_id, args={"amount": 7})
+                assert receipt.at_seq is not None
+                with pytest.raises(AlreadyResolved) as refused:
+                    await watcher.deny(event.payload.approval_id)
+                assert refused.value.resolution["decision"] == "approved"
+        assert run.view.status == "completed"
+        assert await watcher.wait() == run.view
+        assert run.view == await client.rest.view(run.run_id)
+        assert any("paid 7" in (call.preview or "") for call in run.view.calls)
+        with pytest.raises(RunEnded):
+            await run.correct("more")
+        with pytest.raises(NotFound):
+            await client.attach("run_nobody_has")
+
+
+async def test_a_tool_that_runs_here(server):
+    async with connect(server.url, client_id="desktop") as client:
+        run = await client.start(input="locate", client_tools=[ClientTool(name="locate")])
+        async for event in run:
+            if isinstance(event.payload, ToolRequested):
+                assert event.payload.client_id == "desktop"
+                await run.tool_result(event.payload.tool_call_id, result="at home")
+        (call,) = run.view.calls
+        assert (call.state, call.via) == ("completed", "client")
+
+
+async def test_what_comes_too_late_starts_the_next_run(server):
+    async with connect(server.url) as client:
+        run = await client.start(input="hello")
+        await run.wait()
+        receipt = await run.correct("and now pay", if_ended="start")
+        assert receipt.as_ == "started"
+        following = client.run(receipt.run_id)
+        async for event in following:
+            if isinstance(event.payload, ApprovalRequired):
+                await following.deny(event.payload.approval_id, reason="no money")
+        assert following.view.thread_id == run.view.thread_id
+        assert following.run_id != run.run_id
+        assert len((await client.rest.runs())["items"]) == 2
+
+
+async def test_cutting_the_socket_at_every_event_changes_nothing(server):
+    async with connect(server.url) as client:
+        run = await client.start(input="pay")
+        seen = []
+        async for event in run:
+            seen.append(event.seq)
+            if isinstance(event.payload, ApprovalRequired):
+                await run.approve(event.payload.approval_id)
+            client._dropped.set()
+        assert seen == list(range(1, len(seen) + 1))
+        exported = [line async for line in client.rest.export(run.run_id)]
+        assert len(exported) == len(seen)

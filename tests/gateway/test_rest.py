@@ -1,0 +1,286 @@
+"""The HTTP door: start, command, look, list, and one shape for everything that is refused."""
+
+import asyncio
+import json
+
+import pytest
+
+from midstream_protocol.schema import text as schema_text
+from tests.gateway.conftest import House, Open
+
+pytestmark = pytest.mark.asyncio
+
+
+async def started(house: House, script: str = "say 2", **options: object) -> str:
+    answer = await house.server.http.post("/v1/runs", json={"input": script}, **options)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["run_id"])
+
+
+async def ended(house: House, run_id: str) -> dict[str, object]:
+    async with house.peer() as peer:
+        await peer.send("run.attach", {}, run_id=run_id)
+        while not (await peer.receive())["type"].startswith(("run.completed", "run.failed", "run.cancelled")):
+            pass
+    return dict((await house.server.http.get(f"/v1/runs/{run_id}")).json())
+
+
+async def test_a_start_answers_at_once_with_where_to_go_on(house: House) -> None:
+    answer = await house.server.http.post("/v1/runs", json={"input": "gate a; say 2"})
+    body = answer.json()
+    assert answer.status_code == 201
+    assert body["status"] == "running"
+    assert body["cursor"]["seq"] == 0
+    assert answer.headers["location"] == body["links"]["self"] == f"/v1/runs/{body['run_id']}"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    view = (await house.server.http.get(body["links"]["self"])).json()
+    assert view["cursor"]["epoch"] == body["cursor"]["epoch"]
+    cancelled = await house.server.http.post(body["links"]["cancel"], json={"reason": "enough"})
+    assert cancelled.status_code == 200
+    assert cancelled.json()["status"] == "accepted"
+    assert (await ended(house, body["run_id"]))["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("key", ["simple-key_1", "with spaces / and {signs}", "x" * 255])
+async def test_the_same_idempotency_key_is_the_same_run(house: House, key: str) -> None:
+    headers = {"idempotency-key": key}
+    first = await house.server.http.post("/v1/runs", json={"input": "say 1"}, headers=headers)
+    again = await house.server.http.post("/v1/runs", json={"input": "say 1"}, headers=headers)
+    assert (first.status_code, first.json()) == (again.status_code, again.json())
+    other = await house.server.http.post("/v1/runs", json={"input": "say 2"}, headers=headers)
+    assert other.status_code == 409
+    assert other.json()["error"]["code"] == "conflict"
+    assert len((await house.server.http.get("/v1/runs")).json()["items"]) == 1
+
+
+async def test_keys_that_differ_are_different_runs(house: House) -> None:
+    runs = {await started(house, headers={"idempotency-key": key}) for key in ("a b", "a  b", "a_b", "A b")}
+    assert len(runs) == 4
+
+
+async def test_a_start_over_http_and_over_a_socket_share_their_ids(house: House) -> None:
+    run_id = await started(house, "say 1", headers={"idempotency-key": "k1"})
+    async with house.peer() as peer:
+        receipt = await peer.ask("run.start", {"input": "say 1"}, command_id="k1")
+    assert receipt["run_id"] == run_id
+
+
+async def test_the_view_has_an_etag_that_changes_with_the_run(house: House) -> None:
+    run_id = await started(house, "say 1; gate a; say 1")
+    await house.agents.gates["a"].reached.wait()
+    first = await house.server.http.get(f"/v1/runs/{run_id}")
+    etag = first.headers["etag"]
+    for sent in (etag, f'"other", {etag}', "*", etag.removeprefix("W/")):
+        same = await house.server.http.get(f"/v1/runs/{run_id}", headers={"if-none-match": sent})
+        assert (same.status_code, same.content) == (304, b"")
+    house.agents.gates["a"].opened.set()
+    await ended(house, run_id)
+    after = await house.server.http.get(f"/v1/runs/{run_id}", headers={"if-none-match": etag})
+    assert after.status_code == 200
+    assert after.headers["etag"] != etag
+    assert after.json()["status"] == "completed"
+
+
+async def test_commands_are_answered_by_their_receipt(house: House) -> None:
+    run_id = await started(house, "gate a; ask")
+    url = f"/v1/runs/{run_id}/commands"
+    body = {"v": 1, "type": "run.correct", "command_id": "fix-1", "payload": {"text": "shorter"}}
+    answer = await house.server.http.post(url, json=body)
+    assert answer.status_code == 200
+    assert (answer.json()["status"], answer.json()["command_id"], answer.json()["run_id"]) == (
+        "accepted",
+        "fix-1",
+        run_id,
+    )
+    assert (await house.server.http.post(url, json={**body, "run_id": run_id})).json() == answer.json()
+    refused = await house.server.http.post(
+        url, json={"type": "input.respond", "command_id": "i", "payload": {"input_id": "no", "answer": 1}}
+    )
+    assert refused.status_code == 404
+    assert (refused.json()["status"], refused.json()["command_id"], refused.json()["code"]) == (
+        "rejected",
+        "i",
+        "not_found",
+    )
+    malformed = await house.server.http.post(url, json={"type": "run.correct", "command_id": "m", "payload": {}})
+    assert malformed.status_code == 400
+    assert malformed.json()["code"] == "malformed"
+    # An id of its own is made where none was sent; the header gives one too.
+    keyed = await house.server.http.post(url, json={"type": "run.cancel"}, headers={"idempotency-key": "stop"})
+    assert keyed.json()["command_id"] == "stop"
+    await ended(house, run_id)
+    late = await house.server.http.post(f"/v1/runs/{run_id}/cancel")
+    assert (late.status_code, late.json()["code"]) == (409, "run_ended")
+
+
+async def test_commands_of_a_connection_have_no_place_here(house: House) -> None:
+    run_id = await started(house)
+    url = f"/v1/runs/{run_id}/commands"
+    for body in (
+        {"type": "run.attach"},
+        {"type": "run.detach"},
+        {"type": "tools.offer", "payload": {"client_tools": []}},
+        {"type": "ping"},
+    ):
+        answer = await house.server.http.post(url, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (404, "unknown_command"), body
+    start = await house.server.http.post(url, json={"type": "run.start", "payload": {"input": "x"}})
+    assert start.status_code == 400
+    other = await house.server.http.post(url, json={"type": "run.cancel", "run_id": "another"})
+    assert other.status_code == 400
+
+
+async def test_a_command_that_takes_long_is_pending_and_goes_on(
+    open_house: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = await open_house(receipt_wait_s=0.01)
+    slow = asyncio.Event()
+    submit = house.registry.submit
+
+    async def held(*args: object, **options: object) -> object:
+        await slow.wait()
+        return await submit(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(house.gateway.registry, "submit", held)
+    async with house.peer() as peer:
+        run_id = (await peer.ask("run.start", {"input": "gate a"}))["run_id"]
+        answer = await house.server.http.post(f"/v1/runs/{run_id}/cancel", headers={"idempotency-key": "later"})
+        assert answer.status_code == 202
+        assert answer.json() == {"status": "pending", "command_id": "later"}
+        slow.set()
+        await peer.until("run.cancelled")
+
+
+async def test_lists_are_newest_first_filtered_and_paged(house: House) -> None:
+    ids = [await started(house, "say 1") for _ in range(5)]
+    threaded = (await house.server.http.post("/v1/runs", json={"input": "gate a", "thread_id": "t1"})).json()["run_id"]
+    for run_id in ids:
+        await ended(house, run_id)
+    everything = (await house.server.http.get("/v1/runs")).json()
+    order = [item["run_id"] for item in everything["items"]]
+    # Runs started in one millisecond have no order that anybody could know.
+    assert sorted(order) == sorted([threaded, *ids])
+    assert order.index(ids[0]) > order.index(threaded)
+    assert not {"messages", "calls", "steps"} & set(everything["items"][0])
+    assert [i["run_id"] for i in (await house.server.http.get("/v1/runs?thread_id=t1")).json()["items"]] == [threaded]
+    assert [i["run_id"] for i in (await house.server.http.get("/v1/runs?status=completed")).json()["items"]] == [
+        i for i in order if i != threaded
+    ]
+    paged: list[str] = []
+    url = "/v1/runs?limit=2"
+    while True:
+        page = (await house.server.http.get(url)).json()
+        paged += [item["run_id"] for item in page["items"]]
+        if "next_cursor" not in page:
+            break
+        url = f"/v1/runs?limit=2&cursor={page['next_cursor']}"
+    assert paged == order
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status", "code"),
+    [
+        ("GET", "/nowhere", {}, 404, "not_found"),
+        ("GET", "/v1/runs/", {}, 404, "not_found"),
+        ("PUT", "/v1/runs", {}, 405, "method_not_allowed"),
+        ("GET", "/v1/runs/x/cancel", {}, 405, "method_not_allowed"),
+        ("GET", "/v1/ws", {}, 426, "upgrade_required"),
+        ("GET", "/v1/runs/unknown", {}, 404, "not_found"),
+        ("GET", "/v1/runs/no%20id", {}, 404, "not_found"),
+        ("GET", "/v1/runs/unknown/events", {}, 404, "not_found"),
+        ("POST", "/v1/runs/unknown/cancel", {}, 404, "not_found"),
+        ("GET", "/v1/runs?limit=0", {}, 400, "malformed"),
+        ("GET", "/v1/runs?limit=x", {}, 400, "malformed"),
+        ("GET", "/v1/runs?limit=9999999999999999999999", {}, 400, "malformed"),
+        ("GET", "/v1/runs?status=odd", {}, 400, "malformed"),
+        ("GET", "/v1/runs?cursor=a%0Ab", {}, 400, "malformed"),
+        ("POST", "/v1/runs", {"content": b"{", "headers": {"content-type": "application/json"}}, 400, "malformed"),
+        ("POST", "/v1/runs", {"content": b"[]", "headers": {"content-type": "application/json"}}, 400, "malformed"),
+        (
+            "POST",
+            "/v1/runs",
+            {"content": b'{"input":"a","input":"b"}', "headers": {"content-type": "application/json"}},
+            400,
+            "malformed",
+        ),
+        (
+            "POST",
+            "/v1/runs",
+            {"content": b'{"input":NaN}', "headers": {"content-type": "application/json"}},
+            400,
+            "malformed",
+        ),
+        (
+            "POST",
+            "/v1/runs",
+            {"content": b'{"input":"\xff"}', "headers": {"content-type": "application/json"}},
+            400,
+            "malformed",
+        ),
+        (
+            "POST",
+            "/v1/runs",
+            {"content": b"input=a", "headers": {"content-type": "text/plain"}},
+            415,
+            "unsupported_media_type",
+        ),
+        ("POST", "/v1/runs", {"json": {}}, 400, "malformed"),
+        ("POST", "/v1/runs", {}, 400, "malformed"),
+        ("POST", "/v1/runs", {"json": {"input": 5}}, 400, "malformed"),
+        ("POST", "/v1/runs", {"json": {"input": "a", "agent": "nobody"}}, 404, "unknown_agent"),
+        ("POST", "/v1/runs", {"json": {"input": "a", "wait_s": 5}}, 400, "malformed"),
+        ("POST", "/v1/runs", {"json": {"input": "a"}, "headers": {"idempotency-key": "x" * 256}}, 400, "malformed"),
+        ("POST", "/v1/runs", {"json": {"input": "x" * 20_000}}, 413, "too_large"),
+        ("POST", "/v1/runs/x/commands", {"json": {"type": "run.fly"}}, 404, None),
+    ],
+)
+async def test_bad_input_on_every_route_has_one_shape(
+    open_house: Open, method: str, path: str, options: dict, status: int, code: str | None
+) -> None:
+    house = await open_house(max_frame_bytes=8192)
+    answer = await house.server.http.request(method, path, **options)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    if code is None or (path.endswith("/cancel") and status != 405):
+        # A command is answered by its receipt.
+        assert answer.json()["status"] == "rejected"
+    else:
+        assert answer.json()["error"]["code"] == code
+        assert answer.json()["error"]["text"]
+    if status == 405:
+        assert answer.headers["allow"]
+    assert (await house.server.http.get("/healthz")).status_code == 200
+
+
+async def test_a_body_without_length_is_bounded_too(open_house: Open) -> None:
+    house = await open_house(max_frame_bytes=8192)
+
+    async def body():
+        yield b'{"input":"'
+        for _ in range(100):
+            yield b"x" * 1000
+        yield b'"}'
+
+    answer = await house.server.http.post("/v1/runs", content=body(), headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+
+
+async def test_a_failing_server_says_so_and_nothing_else(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object, **__: object) -> object:
+        raise RuntimeError("secret path /etc/x")
+
+    monkeypatch.setattr(house.gateway.registry, "view", broken)
+    answer = await house.server.http.get("/v1/runs/x")
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "internal"
+    assert "secret" not in answer.text
+
+
+async def test_health_readiness_agents_and_schema(house: House) -> None:
+    assert (await house.server.http.get("/healthz")).json() == {"status": "ok"}
+    assert (await house.server.http.get("/readyz")).json() == {"status": "ready"}
+    assert (await house.server.http.get("/v1/agents")).json() == {"items": [{"name": "a"}]}
+    assert (await house.server.http.get("/v1/schema")).text == schema_text()
+    assert json.loads(schema_text())

@@ -1,0 +1,25 @@
+"""Whatever agents, clients, time and crashes do to a run, in whatever order, its log keeps the promises."""
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.runs.world import OPS, World, finish
+
+# Mostly what a run is made of; ends and crashes end the story, so they are rarer.
+_WEIGHTS = ["say"] * 9 + ["say_two"] + ["command"] * 5 + ["beat"] * 9 + ["take", "time", "repeat", "crash", "end", "offer"]
+
+STORIES = st.lists(
+    st.tuples(st.sampled_from(_WEIGHTS), st.integers(0, 24), st.integers(0, 7), st.integers(0, 7)), max_size=70
+)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(story=STORIES, ending=st.integers(0, 3))
+def test_a_run_keeps_its_promises(story: list[tuple[str, int, int, int]], ending: int) -> None:
+    world = World()
+    for name, kind, n, m in story:
+        OPS[name](world, kind, n, m)
+    finish(world, ending)
+    world.agree()
+    world.check()
+    assert not world.waiting
