@@ -9,6 +9,7 @@ import asyncio
 import statistics
 import sys
 import time
+from functools import partial
 from typing import Final, cast
 
 import msgspec
@@ -123,7 +124,7 @@ async def load(port: int, runs: int, waves: int) -> Seen:
     loop = asyncio.get_running_loop()
     connections: list[Connection] = []
     for number in range(runs):
-        _, made = await loop.create_connection(lambda number=number: Connection(number, port), "127.0.0.1", port)
+        _, made = await loop.create_connection(partial(Connection, number, port), "127.0.0.1", port)
         connections.append(made)
     async with asyncio.timeout(WAVE_LIMIT_S):
         await asyncio.gather(*(each.ready for each in connections))

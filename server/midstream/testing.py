@@ -19,7 +19,7 @@ from midstream.agent.catalogue import AnyAgent, Catalogue
 from midstream.agent.providers.contract import Provider
 from midstream.agent.providers.scripted import ScriptedProvider
 from midstream.app import Midstream
-from midstream.log import Batch, Log, LogUnavailable, MemoryStore, Store
+from midstream.log import Batch, Created, Lease, Leases, Log, LogUnavailable, MemoryStore, Store
 from midstream.runs.contract import Limits, Principal
 from midstream.runs.registry import Registry
 from midstream_protocol.codec import decode_event
@@ -258,9 +258,9 @@ class PlayedRun:
         """Let time pass."""
         await self._stage.clock.advance(seconds)
 
-    async def crash(self) -> None:
-        """The server dies here, and another takes the run over."""
-        await self._stage.crash()
+    async def crash(self, *, down_s: float = 0.0) -> None:
+        """The server dies here, and after `down_s` seconds another takes the run over."""
+        await self._stage.crash(down_s=down_s)
 
     # -- parts
 
@@ -335,12 +335,12 @@ class Stage:
         """A client hosts these tools from now on."""
         await self.registry.offer(TESTER, run.run_id, client_id=client_id, tools=tools)
 
-    async def crash(self) -> None:
-        """The server dies: nothing more is written, nobody is told. Another one starts on the same store."""
+    async def crash(self, *, down_s: float = 0.0) -> None:
+        """The server dies: nothing more is written, nobody is told. After `down_s` another starts on the same store."""
         self._mortal.dead = True
         await self.registry.drain(0)
-        # Its leases are not given back: another may claim its runs when they are over.
-        await self.clock.advance(self._limits.lease_ms / 1000 + 1)
+        await self._mortal.bury()
+        await self.clock.advance(down_s)
         self._mortal = _Mortal(self.store)
         self.registry = self._server()
         await self.registry.open()
@@ -360,12 +360,13 @@ class _Mortal:
 
     def __init__(self, store: Store) -> None:
         self.dead = False
+        self.held: dict[str, Lease] = {}
         self.name = store.name
-        self.leases = store.leases
         self.inbox = store.inbox
         self.records = store.records
-        self._store = store
         self.log: Log = _MortalLog(self, store.log)
+        self.leases: Leases = _MortalLeases(self, store.leases)
+        self._store = store
 
     async def open(self) -> None:
         await self._store.open()
@@ -373,20 +374,48 @@ class _Mortal:
     async def aclose(self) -> None:
         """The store outlives its servers."""
 
+    async def bury(self) -> None:
+        """Its leases are free, as they are when a machine sees that their owner's process is gone."""
+        for lease in self.held.values():
+            await self._store.leases.release(lease)
+
 
 class _MortalLog:
     def __init__(self, owner: _Mortal, log: Log) -> None:
         self._owner = owner
         self._log = log
-        self.create = log.create
         self.load = log.load
         self.read = log.read
         self.delete = log.delete
+
+    async def create(self, run: str, *, fingerprint: str, batch: Batch, owner: str, lease_ms: int) -> Created:
+        created = await self._log.create(run, fingerprint=fingerprint, batch=batch, owner=owner, lease_ms=lease_ms)
+        if created.lease is not None:
+            self._owner.held[run] = created.lease
+        return created
 
     async def append(self, run: str, *, fence: int, prev_seq: int, batch: Batch) -> int:
         if self._owner.dead:
             raise LogUnavailable("this server is dead")
         return await self._log.append(run, fence=fence, prev_seq=prev_seq, batch=batch)
+
+
+class _MortalLeases:
+    def __init__(self, owner: _Mortal, leases: Leases) -> None:
+        self._owner = owner
+        self._leases = leases
+        self.release = leases.release
+
+    async def claim(self, run: str | None, *, owner: str, now_ms: int, lease_ms: int) -> Lease | None:
+        return self._held(await self._leases.claim(run, owner=owner, now_ms=now_ms, lease_ms=lease_ms))
+
+    async def renew(self, lease: Lease, *, now_ms: int, lease_ms: int) -> Lease | None:
+        return self._held(await self._leases.renew(lease, now_ms=now_ms, lease_ms=lease_ms))
+
+    def _held(self, lease: Lease | None) -> Lease | None:
+        if lease is not None:
+            self._owner.held[lease.run] = lease
+        return lease
 
 
 @asynccontextmanager

@@ -1,6 +1,5 @@
 """The program in a real terminal (a pty), and a real server to talk to: each a process of its own."""
 
-import contextlib
 import fcntl
 import os
 import pty
@@ -23,6 +22,12 @@ APP = Path(__file__).parent / "app"
 PROGRAM = [sys.executable, "-m", "midstream.cli"]
 PATIENCE_S = 20.0
 """For a process to say what it must say: far more than it takes, so that only a defect reaches it."""
+
+# Makes the pty the controlling terminal, so that its Ctrl-C is a signal. Not pty.fork: forking a process that has
+# threads, as a test runner has, is warned about since Python 3.12.
+_OWN_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\r")
 
@@ -84,13 +89,19 @@ class Terminal:
     """The program at a terminal. `screen` is all that was printed, without control codes."""
 
     def __init__(self, *arguments: str, folder: Path, **variables: str) -> None:
-        self._pid, self._fd = pty.fork()
-        if self._pid == 0:
-            os.chdir(folder)
-            os.execve(PROGRAM[0], [*PROGRAM, *arguments], environment(**variables))
-        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+        self._fd, tty = pty.openpty()
+        fcntl.ioctl(tty, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _OWN_TERMINAL, *PROGRAM, *arguments],
+            cwd=folder,
+            env=environment(**variables),
+            stdin=tty,
+            stdout=tty,
+            stderr=tty,
+            start_new_session=True,
+        )
+        os.close(tty)
         self.raw = b""
-        self._code: int | None = None
 
     @property
     def screen(self) -> str:
@@ -129,16 +140,11 @@ class Terminal:
         deadline = time.monotonic() + PATIENCE_S
         while self._read():
             assert time.monotonic() < deadline, f"it did not end; the screen:\n{self.screen}"
-        if self._code is None:
-            _, status = os.waitpid(self._pid, 0)
-            self._code = os.waitstatus_to_exitcode(status)
-        return self._code
+        return self._process.wait(PATIENCE_S)
 
     def close(self) -> None:
-        if self._code is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
-            self._code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        self._process.kill()
+        self._process.wait()
         os.close(self._fd)
 
     def _read(self) -> bool:

@@ -61,8 +61,9 @@ class Desk:
         self.out = Tty()
         self.left = False
         chosen = {"person": True, "yes": False, "json": False, "quiet": False, "own_input": True, "starts_anew": False}
+        self.terminal = Terminal(self.out, io.StringIO())
         self.following = self.stage.following = Following(
-            self.run, Terminal(self.out, io.StringIO()), self.stage, leave=self._leave, **(chosen | options)
+            self.run, self.terminal, self.stage, leave=self._leave, **(chosen | options)
         )
 
     def _leave(self):

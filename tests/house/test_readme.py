@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from examples.ten_lines.agent import app
 from midstream.cli.program import app as program
 from midstream.settings import Settings, load_settings
 from midstream.testing import call, play
@@ -19,7 +20,12 @@ README = read("README.md")
 TEN_LINES = ROOT / "examples" / "ten_lines"
 PAGES = sorted(
     path
-    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "bench").glob("*.md"), *ROOT.glob("examples/**/*.md")]
+    for path in [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "bench").glob("*.md"),
+        *ROOT.glob("examples/**/*.md"),
+    ]
 )
 PATIENCE_S = 30
 
@@ -32,11 +38,8 @@ def test_its_programs_are_the_examples():
 
 
 @pytest.mark.asyncio
-async def test_its_agent_asks_before_it_acts(monkeypatch):
-    monkeypatch.syspath_prepend(TEN_LINES)
-    import agent
-
-    (support,) = agent.app._agents
+async def test_its_agent_asks_before_it_acts():
+    (support,) = app._agents
     async with play(support, [call("refund", order_id="17", amount=9.9), "Done."]) as run:
         asked = await run.until("approval.required")
         assert asked.payload.label == "Refund 9.9 on order 17"
@@ -50,7 +53,9 @@ def served(tmp_path: Path) -> Iterator[str]:
     command = next(line for line in README.splitlines() if " serve examples.ten_lines" in line).split()
     program = Path(sys.executable).with_name("midstream")
     assert command[0] == ".venv/bin/midstream"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MIDSTREAM_", "ANTHROPIC_"))}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MIDSTREAM_", "ANTHROPIC_"))
+    }
     server = subprocess.Popen(
         [program, *command[1:], "--port", "0", "--store", f"sqlite:///{tmp_path}/runs.db"],
         cwd=ROOT,
@@ -133,4 +138,6 @@ def shown(value: object) -> str:
 
 def test_no_page_names_a_place_of_this_machine():
     places = re.compile(r"/work/|/root/|/home/|\.pyenv|/opt/")
-    assert {page.name: places.findall(page.read_text(encoding="utf-8")) for page in PAGES} == {page.name: [] for page in PAGES}
+    assert {page.name: places.findall(page.read_text(encoding="utf-8")) for page in PAGES} == {
+        page.name: [] for page in PAGES
+    }

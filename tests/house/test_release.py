@@ -2,11 +2,11 @@
 
 import importlib
 import re
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-import tomllib
 
 from tests.house.checkout import read
 

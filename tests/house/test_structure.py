@@ -4,15 +4,26 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
-
-import tomllib
 
 from tests.house.checkout import PACKAGES, ROOT, modules, read, trees
 
 MAX_LINES = 700
-VAGUE = {"base", "common", "core_utils", "handler", "handlers", "helper", "helpers", "manager", "misc", "service", "utils"}
+VAGUE = {
+    "base",
+    "common",
+    "core_utils",
+    "handler",
+    "handlers",
+    "helper",
+    "helpers",
+    "manager",
+    "misc",
+    "service",
+    "utils",
+}
 # One adapter imports one vendor's SDK; everything else sees our contract.
 ADAPTERS = {
     "anthropic": {

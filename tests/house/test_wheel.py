@@ -33,7 +33,19 @@ STOP_WITHIN_S = 10
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index", "-w", out, ROOT],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "-q",
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-index",
+            "-w",
+            out,
+            ROOT,
+        ],
         check=True,
     )
     (built,) = out.glob("*.whl")
@@ -69,7 +81,8 @@ def installed(wheel: Path) -> Iterator[Path]:
         subprocess.run([_open_python(), "-m", "venv", "--without-pip", environment], check=True)
         python = environment / "bin" / "python"
         subprocess.run(
-            [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel], check=True
+            [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel],
+            check=True,
         )
         (packages,) = (environment / "lib").glob("python*/site-packages")
         (packages / "zz-lent.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
@@ -117,10 +130,10 @@ def test_the_image_serves_reports_its_health_and_stops(installed: Path, tmp_path
     (entry,) = _instruction("ENTRYPOINT")
     (command,) = _instruction("CMD")
     (check,) = (each.partition("CMD ")[2] for each in _instruction("HEALTHCHECK"))
-    arguments = [str(installed / "bin" / part) if part == "midstream" else part for part in _list(entry) + _list(command)]
-    server = subprocess.Popen(
-        arguments, env=environment, cwd=data, stderr=subprocess.PIPE, text=True, **_as_nobody()
-    )
+    arguments = [
+        str(installed / "bin" / part) if part == "midstream" else part for part in _list(entry) + _list(command)
+    ]
+    server = subprocess.Popen(arguments, env=environment, cwd=data, stderr=subprocess.PIPE, text=True, **_as_nobody())
     try:
         assert server.stderr is not None
         seen = []
@@ -158,7 +171,9 @@ def test_the_image_leaves_the_checkout_out():
     ignored = read(".dockerignore").splitlines()
     assert ignored[0] == "*"
     kept = {line[1:] for line in ignored if line.startswith("!")}
-    copied = {each for line in re.findall(r"^COPY (?!--)(.*) \S+$", read("Dockerfile"), re.MULTILINE) for each in line.split()}
+    copied = {
+        each for line in re.findall(r"^COPY (?!--)(.*) \S+$", read("Dockerfile"), re.MULTILINE) for each in line.split()
+    }
     assert copied == kept
     assert all((ROOT / each).exists() for each in kept)
     assert _instruction("USER") == ["midstream"]

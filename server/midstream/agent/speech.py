@@ -85,8 +85,8 @@ class Speech:
     def leave(self) -> None:
         """The run is being cancelled: close the message without waiting."""
         if self.open:
-            self.open = False
             facts, message = self._ending("cancelled")
+            self.open = False
             self._port.post(
                 *facts,
                 journal=[] if message is None else self._journal(message, "interrupted"),

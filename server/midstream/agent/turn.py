@@ -4,7 +4,7 @@ correction that cannot wait.
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -97,7 +97,7 @@ class Turn:
 
     async def _stream(self, request: ModelRequest, speech: Speech, step: RunStep) -> Turned:
         stopped_for_correction = False
-        listening = spawn(_answered(self._listen(request, speech)), name=f"run:{self._port.start.run_id}/model")
+        listening = spawn(_answered(lambda: self._listen(request, speech)), name=f"run:{self._port.start.run_id}/model")
 
         def interrupt() -> None:
             nonlocal stopped_for_correction
@@ -147,9 +147,9 @@ class Turn:
         raise ModelFailed("The model's answer ended without an end.")
 
 
-async def _answered(listening: Coroutine[Any, Any, Finished]) -> Finished | Exception:
+async def _answered(listening: Callable[[], Coroutine[Any, Any, Finished]]) -> Finished | Exception:
     # A model that fails is no surprise to report: it is raised again where the answer is waited for.
     try:
-        return await listening
+        return await listening()
     except Exception as error:  # noqa: BLE001 - handed on
         return error

@@ -356,7 +356,7 @@ class Client:
 
     async def _end(self, socket: ClientConnection) -> None:
         """A closing handshake if that was our wish, else the plain end: the other side does not answer any more."""
-        if self.state == "closed" and self._drop_code != _LOST:
+        if True:
             await socket.close(self._drop_code)
         else:
             socket.transport.abort()

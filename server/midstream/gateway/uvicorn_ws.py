@@ -17,7 +17,10 @@ from websockets.http11 import Request
 from websockets.protocol import State
 
 EXTENSION: Final = "midstream.websocket.send_many"
-"""The extension's name in `scope["extensions"]` and its message type: `{type, text: bool, frames: [bytes]}`."""
+"""The extension's name in `scope["extensions"]` and its message type: `{type, text: bool, frames: [bytes]}`.
+
+Its value has `ready`, a function: whether a send would go through without waiting.
+"""
 
 WRITE_BUFFER_BYTES: Final = 64 * 1024
 """Above this a sender waits. The kernel's own buffers come on top."""
@@ -56,7 +59,7 @@ class MidstreamProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if not self.close_sent:
             # The application's task was only scheduled: it sees this.
-            cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = {}
+            cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = {"ready": self.writable.is_set}
 
     async def send(self, message: Any) -> None:
         match message["type"]:

@@ -12,8 +12,9 @@ import msgspec
 from midstream.log import Batch, JournalRecord, StoredReceipt
 from midstream.runs.coalesce import coalesce
 from midstream.runs.commands import Door
-from midstream.runs.contract import BadDraft
+from midstream.runs.contract import BadDraft, Stopping
 from midstream.runs.decide import AGAIN, decide
+from midstream.runs.drafts import may_begin
 from midstream.runs.inputs import Decision, Drafted, Input
 from midstream.runs.mailbox import Posted
 from midstream.runs.state import RunState, apply, apply_journal, apply_receipt
@@ -65,6 +66,8 @@ def run_beat(door: Door, posted: Sequence[Posted]) -> Beat:
 
 def _one(door: Door, item: Input, beat: Beat) -> tuple[Any, Exception | None]:
     if isinstance(item, Drafted) and len(item.payloads) > 1:
+        if not may_begin(door.state, item.payloads):
+            return None, Stopping()
         # One at a time: each is judged by the state after the one before.
         *first, last = item.payloads
         for payload in first:

@@ -13,7 +13,7 @@ from midstream.log import JournalRecord
 from midstream.runs.closing import DEADLINE, cancelled, close_question, completed, failed, return_corrections
 from midstream.runs.commands import Door, decide_command
 from midstream.runs.contract import BadDraft, CorrectionRecord, CorrectionsPending, Offered, Stopping
-from midstream.runs.drafts import plan_draft, resumed
+from midstream.runs.drafts import may_begin, plan_draft, resumed
 from midstream.runs.inputs import (
     Asked,
     Decision,
@@ -48,12 +48,12 @@ def decide(door: Door, item: Input) -> Decision:
 
 
 def _drafted(door: Door, item: Drafted) -> Decision:
+    if not may_begin(door.state, item.payloads):
+        return Decision(refused=Stopping())
     try:
         events = [planned for payload in item.payloads for planned in plan_draft(door.state, payload, item.step_id)]
     except (Stopping, BadDraft) as refused:
         return Decision(refused=refused)
-    if door.state.ended:
-        return Decision(refused=Stopping())
     return Decision(events=events, journal=list(item.journal))
 
 

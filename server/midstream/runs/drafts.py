@@ -4,7 +4,7 @@ From `run.cancelling` on nothing new begins - `BEGINNINGS` are refused - but res
 that what the terminal event tells about effects is as true as it can be.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from midstream.runs.contract import BadDraft, Stopping
@@ -68,15 +68,20 @@ OWN: Final = frozenset(
 """What only the run itself writes."""
 
 
+def may_begin(state: RunState, payloads: Iterable[Payload]) -> bool:
+    """Whether the run takes drafts of these types now. Asked for all that is written in one step before any of it is,
+    so that a writer who is told `Stopping` knows that nothing was written.
+    """
+    if state.cancelling is not None:
+        return not state.ended and all(payload.TYPE not in BEGINNINGS for payload in payloads)
+    return not state.ended
+
+
 def plan_draft(state: RunState, payload: Payload, step_id: str | None) -> list[Planned]:
     """The events for one draft. Raises `Stopping` (nothing new now), `BadDraft` (the order does not allow it)."""
-    if state.ended:
-        raise Stopping
     kind = payload.TYPE
     if kind in OWN:
         raise BadDraft(f"{kind} is written by the run itself")
-    if state.cancelling is not None and kind in BEGINNINGS:
-        raise Stopping
     check = _CHECKS.get(kind)
     wrong = check(state, payload) if check is not None else None
     if wrong is None and step_id is not None and not _in_step(state, payload, step_id):
@@ -202,7 +207,7 @@ def _not_approved(state: RunState, p: ToolStarted | ToolRequested, answer: Answe
     if isinstance(p, ToolStarted):
         same = p.args_digest == state.calls[p.tool_call_id].args_digest
     else:
-        same = p.args == state.call_args.get(p.tool_call_id, p.args)
+        same = p.args == state.call_args.get(p.tool_call_id)
     return None if same else f"call {p.tool_call_id} was approved with other arguments"
 
 

@@ -172,7 +172,7 @@ async def make_preview(tool: Tool, args: dict[str, Any], *, clock: Clock) -> Pre
         found = await in_thread(lambda: maker(typed), name=f"preview:{tool.name}")
         return await found if isawaitable(found) else found
 
-    effect = Effect(made(), timeout_s=PREVIEW_TIMEOUT_S, clock=clock, name=f"preview:{tool.name}")
+    effect = Effect(made, timeout_s=PREVIEW_TIMEOUT_S, clock=clock, name=f"preview:{tool.name}")
     match await effect.ending():
         case _ if effect.run_cancelled:
             raise asyncio.CancelledError

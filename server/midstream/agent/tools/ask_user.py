@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from midstream.agent.tools.definition import tool
@@ -42,7 +42,7 @@ async def put_question(port: Port, site: Site, cancelled: asyncio.Event) -> obje
         expires_at=iso_ms(port.clock.now_ms() + round(site.tool.expires_s * 1000)),
         expires_in_s=site.tool.expires_s,
     )
-    asking = spawn(_quiet(port.ask(required, step_id=site.step_id)), name=f"ask:{input_id}")
+    asking = spawn(_quiet(lambda: port.ask(required, step_id=site.step_id)), name=f"ask:{input_id}")
     giving_up = spawn(cancelled.wait(), name=f"ask:{input_id}/cancelled")
     try:
         await asyncio.wait({asking, giving_up}, return_when=asyncio.FIRST_COMPLETED)
@@ -58,9 +58,9 @@ async def put_question(port: Port, site: Site, cancelled: asyncio.Event) -> obje
     return answer.value
 
 
-async def _quiet(asking: Coroutine[Any, Any, Answer]) -> Answer | Stopping:
+async def _quiet(asking: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer | Stopping:
     # A run that stops is an answer here, not a failure of the task.
     try:
-        return await asking
+        return await asking()
     except Stopping as stopping:
         return stopping

@@ -4,7 +4,7 @@ What became of it is told as it is. That it was asked to stop does not mean that
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Literal
 
 from msgspec import Struct
@@ -36,9 +36,9 @@ Ending = Returned | Raised | Stopped
 
 
 class Effect:
-    """`why` is who stopped it first, None while nobody did. `run_cancelled`: the run itself was, so nothing follows."""
+    """`work` is called when its task begins: one that is stopped before that has done nothing. `why` is who stopped it first, None while nobody did. `run_cancelled`: the run itself was, so nothing follows."""
 
-    def __init__(self, work: Coroutine[Any, Any, Any], *, timeout_s: float, clock: Clock, name: str) -> None:
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, Any]], *, timeout_s: float, clock: Clock, name: str) -> None:
         self.why: Why | None = None
         self.run_cancelled = False
         self._clock = clock
@@ -82,11 +82,11 @@ class Effect:
             self._given_up.set_result(None)
 
 
-async def _caught(work: Coroutine[Any, Any, Any]) -> Ending:
+async def _caught(work: Callable[[], Coroutine[Any, Any, Any]]) -> Ending:
     task = asyncio.current_task()
     assert task is not None
     try:
-        return Returned(value=await work)
+        return Returned(value=await work())
     except asyncio.CancelledError as error:
         if task.cancelling():
             raise

@@ -209,7 +209,7 @@ class Runtime:
         )
         began = port.clock.monotonic()
         effect = Effect(
-            invoke(tool, site.args, context=context, resources=self._resources),
+            lambda: invoke(tool, site.args, context=context, resources=self._resources),
             timeout_s=tool.timeout_s,
             clock=port.clock,
             name=f"run:{port.start.run_id}/tool:{site.call_id}",
