@@ -126,6 +126,7 @@ class Midstream:
                 provider=provider,
                 model=provider.default_model,
                 resources=self._resources,
+                idle_timeout_s=settings.model_idle_timeout_s,
             )
             await stack.enter_async_context(catalogue.opened())
             registry = Registry(store=store, agents=catalogue, limits=settings.limits(), clock=self._clock)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from midstream.agent.providers.contract import DEFAULT_IDLE_TIMEOUT_S
 from midstream.gateway.options import GatewayOptions
 from midstream.gateway.origin import ANY, host_name, parse_origin
 from midstream.log import open_store
@@ -98,6 +99,7 @@ class Settings(BaseSettings):
     )
     model: Annotated[str | None, _Optional] = Field(None, description="a model's name, local, or scripted:PATH")
     local_model: bool = Field(default=True, description="true or false: whether the embedded model may be used")
+    model_idle_timeout_s: float = Field(DEFAULT_IDLE_TIMEOUT_S, gt=0, description=_SECONDS)
     workspace: Path = Field(Path(), description="the folder that the built-in agent works in")
 
     # -- connections

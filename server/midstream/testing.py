@@ -93,8 +93,11 @@ class ManualClock:
             cancel()
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Callable[[], None]:
+        if seconds <= 0:
+            # Due already: that needs no time to pass.
+            return asyncio.get_running_loop().call_soon(callback).cancel
         number = next(self._count)
-        heapq.heappush(self._timers, (self._now + max(0.0, seconds), number, callback))
+        heapq.heappush(self._timers, (self._now + seconds, number, callback))
         return lambda: self._cancelled.add(number)
 
     async def advance(self, seconds: float) -> None:
@@ -421,7 +424,7 @@ class _MortalLeases:
 @asynccontextmanager
 async def staged(
     app: Midstream | AnyAgent | Sequence[AnyAgent],
-    script: Sequence[ScriptTurn] | Mapping[str, Any] | Provider,
+    script: Sequence[ScriptTurn] | Mapping[str, Any] | Provider = (),
     *,
     resources: Sequence[Any] = (),
     limits: Limits | None = None,
@@ -451,7 +454,7 @@ async def staged(
 @asynccontextmanager
 async def play(
     app: Midstream | AnyAgent | Sequence[AnyAgent],
-    script: Sequence[ScriptTurn] | Mapping[str, Any] | Provider,
+    script: Sequence[ScriptTurn] | Mapping[str, Any] | Provider = (),
     *,
     input: str = "Go.",  # noqa: A002 - the word of `run.start`
     resources: Sequence[Any] = (),
@@ -471,7 +474,9 @@ async def play(
 def _script(script: Sequence[ScriptTurn] | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(script, Mapping):
         return dict(script)
-    return {"turns": [_turn(turn) for turn in script]}
+    # An agent with a loop of its own asks no model; one that does finds no turn.
+    turns = [_turn(turn) for turn in script]
+    return {"turns": turns or [{"steps": [{"error": "model_bad_request"}]}]}
 
 
 def _turn(turn: ScriptTurn) -> dict[str, Any]:

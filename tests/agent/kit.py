@@ -1,5 +1,6 @@
 """What the tests of agents share: a scripted model whose requests are seen, and what every log must obey."""
 
+import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -50,7 +51,7 @@ def check_conversation(messages: Sequence[Message]) -> None:
     """The invariant that providers rely on."""
     assert messages
     assert isinstance(messages[0], UserMessage)
-    for before, after in zip(messages, messages[1:], strict=False):
+    for before, after in itertools.pairwise(messages):
         assert type(before) is not type(after) or isinstance(before, AssistantMessage)
     for index, message in enumerate(messages):
         owed = [call.id for call in calls_of(message)]

@@ -144,7 +144,7 @@ async def test_held_while_an_approval_is_open():
 @pytest.mark.asyncio
 async def test_an_interruption_whose_correction_was_withdrawn_goes_on():
     script = [[{"text": "Once"}, {"delay_s": 100}, {"text": " upon"}], "More."]
-    async with acting(agent(), script) as (run, model, stage):
+    async with acting(agent(), script) as (run, model, _stage):
         await run.until("message.delta")
         receipt, revoked = await asyncio.gather(run.correct("x", mode="now"), _revoked(run))
         assert await run.result() == "More."

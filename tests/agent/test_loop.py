@@ -191,4 +191,3 @@ async def test_broken_arguments_go_back_to_the_model():
         assert await run.result() == "Sorry."
         assert model.told() == ["invalid_args: The arguments are not a JSON object."]
         assert [p.outcome for p in run.of_type("tool.failed")] == ["not_started"]
-

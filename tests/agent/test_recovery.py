@@ -1,12 +1,14 @@
 """After a crash the truth is told: the server dies after each event of a run, and another goes on."""
 
 import asyncio
+import contextlib
 from contextlib import asynccontextmanager
 
 import pytest
 
 from midstream import Preview, ToolContext, tool
 from midstream.agent.catalogue import Catalogue
+from midstream.tasks import stop
 from midstream.testing import Refused, call, calls
 from midstream_protocol.events import TERMINAL_TYPES
 from tests.agent.kit import acting, agent, check_log, texts
@@ -54,21 +56,13 @@ class World:
 
 async def drive(run, crash_after: int) -> None:
     """Approve whatever is asked; crash when that many events have been seen."""
-    crashed, answered = False, set()
+    crashed = False
     while not (run.events and run.events[-1].type in TERMINAL_TYPES):
         if not crashed and len(run.events) >= crash_after:
             crashed = True
             await run.crash()
+        await approve_all(run)
         await run._more("the next event")
-        for event in list(run.events):
-            if event.type == "approval.required" and event.seq not in answered:
-                if not crashed and event.seq >= crash_after:
-                    continue
-                answered.add(event.seq)
-                try:
-                    await run.approve(event.payload.approval_id)
-                except Refused as refused:
-                    assert refused.receipt.code in ("already_resolved", "not_found", "expired")  # noqa: PT017
 
 
 async def length() -> int:
@@ -81,7 +75,7 @@ async def length() -> int:
 async def test_crashed_after_each_event():
     for after in range(1, await length()):
         world = World()
-        async with acting(agent(*world.tools()), SCRIPT) as (run, model, stage):
+        async with acting(agent(*world.tools()), SCRIPT) as (run, _model, stage):
             await drive(run, after)
             check_log(run)
             assert await run.result() == "All done.", after
@@ -314,3 +308,82 @@ async def test_results_that_were_there_are_kept():
         assert ran == [1, 2]
         assert model.told()[0] == "did 1"
         assert model.told()[1].startswith("unknown_outcome")
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["lost", "written, and the reply lost"])
+@pytest.mark.asyncio
+async def test_crashed_at_each_write(written):
+    writes = 1
+    while True:
+        world = World()
+        async with acting(agent(*world.tools()), SCRIPT) as (run, _, stage):
+            dies = dying_at(stage, writes, written=written)
+            while not dies.is_set() and not (run.events and run.events[-1].type in TERMINAL_TYPES):
+                await approve_all(run)
+                more = asyncio.ensure_future(run._more("the next event"))
+                dead = asyncio.ensure_future(dies.wait())
+                await asyncio.wait({more, dead}, return_when=asyncio.FIRST_COMPLETED)
+                await stop(more, dead)
+            if not dies.is_set():
+                break
+            await run.crash()
+            await drive(run, 10_000)
+            check_log(run)
+            assert await run.result() == "All done.", writes
+            assert world.times("pay") <= 1, writes
+            asked = [p.reason for p in run.of_type("approval.required")]
+            assert world.times("act") <= 1 + asked.count("unknown_outcome"), writes
+        writes += 1
+    assert writes > 10
+
+
+def dying_at(stage, nth, *, written):
+    """The server dies in its nth write."""
+    dies, count = asyncio.Event(), 0
+    mortal = stage._mortal
+    append = mortal.log.append
+
+    async def dying(key, **batch):
+        nonlocal count
+        count += 1
+        if count >= nth and not mortal.dead:
+            if written:
+                await append(key, **batch)
+            mortal.dead = True
+            dies.set()
+        return await append(key, **batch)
+
+    mortal.log.append = dying
+    return dies
+
+
+async def approve_all(run):
+    for item in (await run.view()).pending:
+        if item["kind"] == "approval":
+            with contextlib.suppress(Refused):
+                await run.approve(item["approval_id"])
+
+
+@pytest.mark.asyncio
+async def test_a_call_that_was_cancelled_is_not_run_again():
+    began = []
+
+    @tool(idempotent=True)
+    async def act() -> str:
+        began.append(1)
+        await asyncio.Event().wait()
+        return ""
+
+    async with acting(agent(act), [call("act"), "On."]) as (run, model, stage):
+        started = (await run.until("tool.started")).payload
+        while not began:
+            await asyncio.sleep(0)
+        # The cancel is durable, what became of the call is not.
+        dies = dying_at(stage, 2, written=False)
+        await run.cancel(tool_call_id=started.tool_call_id)
+        await dies.wait()
+        await run.crash()
+        assert await run.result() == "On."
+        assert len(began) == 1
+        assert model.told()[0].startswith("cancelled: ")
+        check_log(run)

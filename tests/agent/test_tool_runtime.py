@@ -25,7 +25,7 @@ async def played(the_tool, script, **fields):
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        ({"n": "5"}, "/n: this value is not of type \"integer\""),
+        ({"n": "5"}, '/n: this value is not of type "integer"'),
         ({}, "/n: is required"),
         ({"n": 1, "m": 2}, "/m: is not an argument"),
     ],

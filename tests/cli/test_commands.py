@@ -188,6 +188,7 @@ def test_what_does_not_wait_cannot_be_approved(midstream, waiting):
 
 def _one_line(done) -> str:
     assert done.returncode != 0
+    assert done.stdout == ""
     assert "Traceback" not in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     return done.stderr

@@ -98,3 +98,9 @@ def test_no_colour_when_told_so(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[31m" not in printed(Terminal(Screen(), io.StringIO()), Line("y", "bad"))
+
+
+def test_raw_lines_are_raw_but_for_a_terminal(live, plain):
+    for terminal, expected in ((live, "<U+009B>2J\n"), (plain, "\x9b2J\n")):
+        terminal.raw("\x9b2J")
+        assert terminal._out.getvalue() == expected

@@ -293,6 +293,21 @@ async def _connected(url: str, clock: Impatient) -> str:
         return client.state
 
 
+async def test_a_defect_of_the_application_is_heard_and_not_waited_for(peer, clock):
+    def on_state(state, _reason):
+        if state == "reconnecting":
+            raise ZeroDivisionError
+
+    peer.model.append()
+    async with asyncio.timeout(PATIENCE_S), connect(peer.url, clock=clock, on_state=on_state) as client:
+        run = await client.attach("run_1")
+        peer.socket.transport.abort()
+        with pytest.raises(ZeroDivisionError):
+            await run.wait()
+        with pytest.raises(ZeroDivisionError):
+            await client.start(input="x")
+
+
 async def test_leaving_ends_what_still_waits(peer, clock):
     peer.model.append()
     async with asyncio.timeout(PATIENCE_S):

@@ -60,8 +60,10 @@ def test_a_python_that_does_not_start_is_no_python():
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_help_lists_every_target_with_what_it_does():
-    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    rows = [re.fullmatch(r"  make (\S+) +(\S.*)", line) for line in listed]
+    listed = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    rows = [re.fullmatch(r"  make (\S+) +(\S.*)", line) for line in listed.stdout.splitlines()]
     assert all(rows)
     assert len(rows) <= 12
     phony = read("Makefile").split(".PHONY:")[1].split("\n")[0].split()

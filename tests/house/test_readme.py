@@ -113,7 +113,7 @@ def test_links_lead_somewhere(page: Path):
         assert (ROOT / named).exists(), named
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "Dockerfile", ROOT / "compose.yaml"], ids=lambda path: path.name)
 def test_variables_it_speaks_of_exist(page: Path):
     known = {f"MIDSTREAM_{name.upper()}" for name in Settings.model_fields} | {"MIDSTREAM_URL"}
     assert set(re.findall(r"MIDSTREAM_[A-Z][A-Z_]+", page.read_text(encoding="utf-8"))) <= known

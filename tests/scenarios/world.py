@@ -58,6 +58,10 @@ class World:
                 sys.executable, "-m", "midstream.cli", "serve", "crash_app:app",
                 cwd=self.folder, env=variables, stdout=log, stderr=log,
             )  # fmt: skip
+        await self.listening()
+
+    async def listening(self) -> None:
+        assert self.process is not None
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 assert self.process.returncode is None, self.log.read_text()

@@ -7,7 +7,7 @@ from typing import Any
 from midstream.agent.definition import Agent
 from midstream.agent.loop import AgentProgram, tools_of
 from midstream.agent.own import OwnAgent, OwnProgram
-from midstream.agent.providers.contract import Provider
+from midstream.agent.providers.contract import DEFAULT_IDLE_TIMEOUT_S, Provider
 from midstream.agent.resources import ResourceFactory, Resources
 from midstream.agent.rules import AgentRules
 from midstream.agent.tools.definition import Tool
@@ -18,7 +18,7 @@ AnyAgent = Agent | OwnAgent
 
 
 class Catalogue:
-    """`model` is for agents that name none; None: the provider's default. The first agent is the default one.
+    """`model` is for agents that name none; None: the provider's default; so is `idle_timeout_s`. The first agent is the default one.
 
     Raises `BadTool` for agents that cannot be served together.
     """
@@ -30,6 +30,7 @@ class Catalogue:
         provider: Provider,
         model: str | None = None,
         resources: Iterable[ResourceFactory] = (),
+        idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S,
     ) -> None:
         if not agents:
             raise BadTool("an app needs an agent")
@@ -39,6 +40,7 @@ class Catalogue:
                 raise BadTool(f"two agents are called {agent.name}")
             self._agents[agent.name] = agent
         self._provider = provider
+        self._idle_timeout_s = idle_timeout_s
         self._model = model or provider.default_model
         self._tools = {name: _tools(agent) for name, agent in self._agents.items()}
         self._rules = {
@@ -61,7 +63,11 @@ class Catalogue:
                 return OwnProgram(own, resources=self._resources.by_type)
             case agent:
                 return AgentProgram(
-                    agent, provider=self._provider, model=self._model, resources=self._resources.by_type
+                    agent,
+                    provider=self._provider,
+                    model=self._model,
+                    resources=self._resources.by_type,
+                    idle_timeout_s=self._idle_timeout_s,
                 )
 
     def rules(self, agent: str) -> AgentRules | None:

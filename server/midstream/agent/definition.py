@@ -22,8 +22,8 @@ class AgentLimits(Struct, kw_only=True, frozen=True):
     max_tool_calls: int = 200
     max_model_attempts: int = 3
     """Tries of one model call, the first included, when the model's service fails."""
-    idle_timeout_s: float = 60.0
-    """Silence of the model after which a call of it has failed."""
+    idle_timeout_s: float | None = None
+    """Silence of the model after which a call of it has failed; None: the app's setting."""
 
 
 DEFAULT_LIMITS: Final = AgentLimits()

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from midstream.agent.conversation import Call, calls_of
 from midstream.agent.definition import Agent, RunInfo
-from midstream.agent.providers.contract import ModelRequest, Provider
+from midstream.agent.providers.contract import DEFAULT_IDLE_TIMEOUT_S, ModelRequest, Provider
 from midstream.agent.steps import begin_step, ended
 from midstream.agent.tools.ask_user import ask_user
 from midstream.agent.tools.definition import Tool
@@ -40,11 +40,21 @@ TRUNCATED: Final = "Your answer was cut off by its length limit, so none of its 
 class AgentProgram:
     """One agent's work on one run (`runs.contract.Program`)."""
 
-    def __init__(self, agent: Agent, *, provider: Provider, model: str, resources: Mapping[type, Any]) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        *,
+        provider: Provider,
+        model: str,
+        resources: Mapping[type, Any],
+        idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S,
+    ) -> None:
         self._agent = agent
         self._provider = provider
         self._model = agent.model or model
         self._resources = resources
+        own = agent.limits.idle_timeout_s
+        self._idle_timeout_s = own if own is not None else idle_timeout_s
 
     async def run(self, port: Port) -> None:
         transcript = Transcript()
@@ -66,6 +76,7 @@ class AgentProgram:
                 limits=self._agent.limits,
             ),
             model=self._model,
+            idle_timeout_s=self._idle_timeout_s,
         ).run()
 
 
@@ -88,8 +99,10 @@ class Loop:
         runtime: Runtime,
         turn: Turn,
         model: str,
+        idle_timeout_s: float,
     ) -> None:
         self._agent = agent
+        self._idle_timeout_s = idle_timeout_s
         self._port = port
         self._transcript = transcript
         self._toolbox = toolbox
@@ -136,7 +149,7 @@ class Loop:
             messages=transcript.messages(note=BUDGET_NOTE if last else None),
             tools=() if last else tuple(self._toolbox.specs()),
             max_tokens=self._agent.max_tokens,
-            idle_timeout_s=self._agent.limits.idle_timeout_s,
+            idle_timeout_s=self._idle_timeout_s,
             conversation_id=port.start.thread_id,
         )
         turned = await self._turn.take(request, step=step)

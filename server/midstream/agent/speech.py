@@ -129,7 +129,7 @@ class Speech:
     def _preparing(self, call_id: str, tool: str) -> ToolPreparing:
         known = self._toolbox.find(tool) if self._toolbox is not None else None
         name = tool if is_id(tool) else "unknown"
-        label = known.label_for({}) if known is not None else name
+        label = known.title if known is not None else name
         return ToolPreparing(tool_call_id=call_id, message_id=self.message_id, tool=name, label=label)
 
     def _journal(self, message: AssistantMessage, stop_reason: str) -> list[JournalRecord]:

@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from midstream.runs.port import Port
-from midstream_protocol.events import RunStatusChanged, RunStep
+from midstream_protocol.events import Payload, RunStatusChanged, RunStep
 
 
 async def begin_step(
@@ -27,8 +27,11 @@ async def begin_step(
         parent_step_id=parent,
         attempt=attempt,
     )
-    status = RunStatusChanged(status="running", phase="working", text=title)
-    await port.record(step, status, step_id=step.step_id)
+    facts: list[Payload] = [step]
+    if not port.waiting:
+        # A program that begins again may find a question open: then the run still waits.
+        facts.append(RunStatusChanged(status="running", phase="working", text=title))
+    await port.record(*facts, step_id=step.step_id)
     return step
 
 

@@ -126,12 +126,14 @@ class _Conversation:
 
     async def _follow(self, client: Client, opening: Coroutine[Any, Any, Run]) -> int:
         """The exit code of the run, or of being left."""
-        following = spawn(self._read(client, opening), name="chat/run")
+        following = spawn(_outcome(self._read(client, opening)), name="chat/run")
         leaving = spawn(self._leaving.wait(), name="chat/leaving")
         try:
             await asyncio.wait([following, leaving], return_when=asyncio.FIRST_COMPLETED)
             if following.done():
-                return following.result()
+                if isinstance(outcome := following.result(), Exception):
+                    raise outcome
+                return outcome
             self._farewell()
             return self._left_with
         finally:
@@ -230,3 +232,11 @@ class _Conversation:
             self._following.go_on()
         if self._typist is not None:
             self._typist.listen()
+
+
+async def _outcome(work: Coroutine[Any, Any, int]) -> int | Exception:
+    """What a run's reading came to. A refusal is an answer here, not a task that failed."""
+    try:
+        return await work
+    except Explained as error:
+        return error

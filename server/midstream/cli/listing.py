@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from midstream.cli.options import DEFAULT_URL, RunId, Token, Url, run_client
-from midstream.cli.safe_text import safe_line
+from midstream.cli.safe_text import safe_line, safe_text
 from midstream.client import Address, Rest
 
 
@@ -97,8 +97,10 @@ async def _export(url: str, token: str | None, run_id: str, *, output: Path | No
         head = (await rest.view(run_id)).cursor.seq
         file: IO[bytes] = sys.stdout.buffer if output is None else _opened(output)
         try:
+            to_terminal = output is None and sys.stdout.isatty()
             async for line in rest.export(run_id, until_seq=None if follow else head):
-                file.write(line)
+                # Byte for byte, but not into a terminal, which would obey some of the bytes.
+                file.write(safe_text(line.decode()).encode() if to_terminal else line)
                 if follow:
                     file.flush()
             file.flush()

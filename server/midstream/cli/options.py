@@ -1,12 +1,14 @@
 """Options that every client command has, and the way from a command to the event loop."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
 from collections.abc import Coroutine
 from typing import Annotated, Any, Final
 
+import structlog
 import typer
 
 from midstream.cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, Explained, explain
@@ -27,6 +29,7 @@ def say_error(text: str) -> None:
 
 def run_client(work: Coroutine[Any, Any, int | None], *, url: str) -> None:
     """Do `work` and leave with its exit code, or with one clear line."""
+    _configure_logging()
     try:
         code = asyncio.run(work)
     except Explained as error:
@@ -39,6 +42,27 @@ def run_client(work: Coroutine[Any, Any, int | None], *, url: str) -> None:
         _mute()
         code = 128 + signal.SIGPIPE
     raise typer.Exit(code or 0)
+
+
+def _configure_logging() -> None:
+    """Warnings on stderr, one line each, values quoted: output is for what was asked for."""
+    with_traceback = [structlog.processors.format_exc_info] if sys.flags.dev_mode else [_without_traceback]
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            *with_traceback,
+            structlog.processors.KeyValueRenderer(key_order=["level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _without_traceback(_logger: object, _name: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    error = fields.pop("exc_info", None)
+    if isinstance(error, BaseException):
+        fields["error"] = f"{type(error).__name__}: {error}"
+    return fields
 
 
 def _mute() -> None:

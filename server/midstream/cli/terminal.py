@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from midstream.cli.blocks import Break, Line, Part, Status, Stream, Style
+from midstream.cli.safe_text import safe_text
 
 _STYLES: Final[dict[Style, str]] = {
     "plain": "",
@@ -74,8 +75,8 @@ class Terminal:
         self._settle()
 
     def raw(self, line: str) -> None:
-        """One line as it is."""
-        self._out.write(f"{line}\n")
+        """One line as it is; on a terminal, harmless: JSON may hold C1 and bidirectional controls unescaped."""
+        self._out.write(f"{safe_text(line) if self._out.isatty() else line}\n")
         self._out.flush()
 
     def note(self, text: str, style: Style = "dim") -> None:

@@ -97,7 +97,7 @@ class Client:
         clock: Clock,
     ) -> None:
         self.client_id = client_id
-        self.rest = Rest(address, token=token)
+        self.rest = Rest(address, token=token, clock=clock)
         self._address = address
         self._token = token
         self._on_state = on_state
@@ -308,11 +308,16 @@ class Client:
     # -- the socket
 
     async def _keep(self) -> None:
-        while True:
-            await self._connection()
-            if self.state == "closed":
-                return
-            await self._clock.sleep(self._delay_s)
+        try:
+            while True:
+                await self._connection()
+                if self.state == "closed":
+                    return
+                await self._clock.sleep(self._delay_s)
+        except Exception as defect:
+            # Ours, or of `on_state`: nobody may wait for a connection that nobody keeps.
+            self._failed(defect)
+            raise
 
     async def _connection(self) -> None:
         """One connection, from the upgrade to its end."""
@@ -356,7 +361,7 @@ class Client:
 
     async def _end(self, socket: ClientConnection) -> None:
         """A closing handshake if that was our wish, else the plain end: the other side does not answer any more."""
-        if True:
+        if self.state == "closed" and self._drop_code != _LOST:
             await socket.close(self._drop_code)
         else:
             socket.transport.abort()

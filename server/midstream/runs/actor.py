@@ -172,7 +172,9 @@ class Actor:
             self._steer(beat.payloads, begin=was_queued)
 
     async def _write(self, beat: Beat) -> None:
-        batch = beat.batch(batch_id=new_id("b"), state=self._state, wake_at=self._wake_at())
+        # A queued run is due as soon as nobody owns it: whoever takes it up looks whether its thread is free.
+        wake_at = self._state.created_ms if self.queued else self._wake_at()
+        batch = beat.batch(batch_id=new_id("b"), state=self._state, wake_at=wake_at)
         await self._log.append(self.run, fence=self.lease.fence, prev_seq=beat.prev_seq, batch=batch)
 
     def _publish(self, beat: Beat) -> None:

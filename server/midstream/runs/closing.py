@@ -34,10 +34,8 @@ DEADLINE = "deadline"
 
 def close_all(state: RunState, *, why: str) -> list[Planned]:
     """Events that close everything open in `state`. `why` is the code that closed calls and corrections carry."""
-    messages = [close_message(message, reason=why) for message in state.message.values()]
-    # A message that leaves takes the calls along that it was still preparing.
-    gone = {message.message_id for message in messages if isinstance(message, MessageSuperseded)}
-    closings: list[Payload] = [*messages]
+    closings = [close_message(message, reason=why) for message in state.message.values()]
+    dropped = _dropped(state, closings)
     closings += [close_question(question) for question in state.questions.values() if not _is_call(question)]
     closings += [
         ToolFailed(
@@ -48,7 +46,7 @@ def close_all(state: RunState, *, why: str) -> list[Planned]:
             retryable=False,
         )
         for call in state.open_calls()
-        if not (call.state == "preparing" and call.message_id in gone)
+        if call.tool_call_id not in dropped
     ]
     closings += [msgspec.structs.replace(step, state="failed") for step in state.steps.values()]
     closings += return_corrections(state, reason=why)

@@ -161,6 +161,11 @@ class Port:
         if self.stopping:
             raise Stopping
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a question to people is open."""
+        return self._state.waits_for_people()
+
     def call(self, tool_call_id: str) -> CallState | None:
         return self._state.calls.get(tool_call_id)
 

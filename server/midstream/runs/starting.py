@@ -167,6 +167,7 @@ class Starter:
             events=events,
             journal=tuple(journal),
             receipts=(stored,),
+            wake_at=record.created_ms if queued else None,
         )
         try:
             created = await self._store.log.create(

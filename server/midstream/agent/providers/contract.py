@@ -10,11 +10,15 @@ Laws (each has a test in the contract suite):
 """
 
 from collections.abc import AsyncGenerator
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from msgspec import Struct
 
 from midstream.agent.conversation import AssistantPart, Message
+
+
+DEFAULT_IDLE_TIMEOUT_S: Final = 60.0
+"""Long enough for a local model that reads a long prompt, short enough for a person who waits."""
 
 
 class ToolSpec(Struct, kw_only=True, frozen=True):
@@ -33,7 +37,7 @@ class ModelRequest(Struct, kw_only=True, frozen=True):
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...] = ()
     max_tokens: int = 4096
-    idle_timeout_s: float = 60.0
+    idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S
     conversation_id: str = ""
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from msgspec import Struct
 
 from midstream.agent.journal import journal_record
-from midstream.agent.tools.definition import DEFAULT_APPROVAL_S, DEFAULT_TIMEOUT_S, Tool
+from midstream.agent.tools.definition import DEFAULT_APPROVAL_S, DEFAULT_TIMEOUT_S, Tool, titled
 from midstream.agent.tools.site import CallFailed, Site
 from midstream.agent.tools.validate import is_schema
 from midstream.runs.contract import CallRecord, ResultRecord
@@ -61,7 +61,7 @@ def offered_tool(offer: ClientTool) -> Tool | None:
         input_schema=schema,
         injected={},
         context=(),
-        label=(offer.name.replace("_", " ").capitalize(),),
+        label=(titled(offer.name),),
         client=True,
         threaded=False,
         approval="never",

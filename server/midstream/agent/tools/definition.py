@@ -91,6 +91,11 @@ class Tool(Struct, kw_only=True, frozen=True, eq=False):
         """The arguments as people may see them."""
         return dict(redacted(args, self.redact))
 
+    @property
+    def title(self) -> str:
+        """For people, while the arguments are not known."""
+        return titled(self.name)
+
     def label_for(self, args: dict[str, Any]) -> str:
         return fill_label(self.label, self.shown_args(args))
 
@@ -233,9 +238,14 @@ def _make(
     )
 
 
+def titled(name: str) -> str:
+    """A tool's name as a label."""
+    return name.replace("_", " ").capitalize()
+
+
 def _label(name: str, label: str | None, properties: Collection[str]) -> tuple[str, ...]:
     if label is None:
-        return (name.replace("_", " ").capitalize(),)
+        return (titled(name),)
     parts = tuple(_TEMPLATE.split(label))
     if unknown := sorted(set(parts[1::2]) - set(properties)):
         raise BadTool(f"tool {name}: its label names {', '.join(unknown)}, which is no argument of it")

@@ -36,9 +36,14 @@ Ending = Returned | Raised | Stopped
 
 
 class Effect:
-    """`work` is called when its task begins: one that is stopped before that has done nothing. `why` is who stopped it first, None while nobody did. `run_cancelled`: the run itself was, so nothing follows."""
+    """`work` is called when its task begins: one that is stopped before that has done nothing.
 
-    def __init__(self, work: Callable[[], Coroutine[Any, Any, Any]], *, timeout_s: float, clock: Clock, name: str) -> None:
+    `why` is who stopped it first, None while nobody did. `run_cancelled`: the run itself was, so nothing follows.
+    """
+
+    def __init__(
+        self, work: Callable[[], Coroutine[Any, Any, Any]], *, timeout_s: float, clock: Clock, name: str
+    ) -> None:
         self.why: Why | None = None
         self.run_cancelled = False
         self._clock = clock

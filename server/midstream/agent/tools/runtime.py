@@ -127,6 +127,9 @@ class Runtime:
         cancel = CancelSwitch()
         with self._port.on_cancel_call(call.id, cancel.throw):
             if state is not None and state.state == "running":
+                if cancel.thrown.is_set():
+                    text = "The call was cancelled as the server was interrupted; whether it had an effect is unknown."
+                    raise CallFailed("cancelled", text, outcome="unknown")
                 attempt = state.attempt + 1
                 site = await self._once_more(site, attempt)
                 return await self._effect(site, attempt=attempt, cancel=cancel)

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 from collections import deque
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,35 +69,60 @@ def command_tool(folder: Folder) -> Tool:
 
 async def run(command: str, *, cwd: Path, timeout_s: float, context: ToolContext) -> str:
     """Raises `ToolError` when it did not start or end in time, also when it was cancelled: its end is then known."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            "/bin/sh",
-            "-c",
-            command,
-            cwd=cwd,
-            env={**{name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}, "TERM": "dumb"},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except (OSError, ValueError) as error:
-        raise ToolError(f"The command could not be started: {type(error).__name__}.", outcome="failed") from error
     output = Output()
-    try:
-        async with asyncio.timeout(timeout_s):
-            await _follow(process, output, context)
-    except TimeoutError:
-        await end_group(process)
-        raise ToolError(f"The command took more than {timeout_s:g} s and was stopped.\n{output.text()}") from None
-    except asyncio.CancelledError:
-        await end_group(process)
-        raise ToolError("The command was stopped before it had ended.") from None
-    finally:
-        await end_group(process)
+    async with _pipe() as (stream, write_end):
+        try:
+            process = await asyncio.create_subprocess_exec(
+                "/bin/sh",
+                "-c",
+                command,
+                cwd=cwd,
+                env={**{name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}, "TERM": "dumb"},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=write_end,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            raise ToolError(f"The command could not be started: {type(error).__name__}.") from error
+        finally:
+            os.close(write_end)
+        reading = spawn(_read(stream, output, context), name=f"output:{context.tool_call_id}")
+        try:
+            async with asyncio.timeout(timeout_s):
+                await process.wait()
+            await end_group(process)
+            # Its own output is there already; only what left its group could still hold the pipe open.
+            await asyncio.wait({reading}, timeout=TERM_GRACE_S)
+        except TimeoutError:
+            await end_group(process)
+            raise ToolError(f"The command took more than {timeout_s:g} s and was stopped.\n{output.text()}") from None
+        except asyncio.CancelledError:
+            await end_group(process)
+            raise ToolError("The command was stopped before it had ended.") from None
+        finally:
+            await stop(reading)
     code = process.returncode
     ended = f"stopped by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
     return f"{ended}\n{output.text() or '(no output)'}"
+
+
+@contextlib.asynccontextmanager
+async def _pipe() -> AsyncIterator[tuple[asyncio.StreamReader, int]]:
+    """A pipe to read, and the end to write into. A pipe of asyncio's own would make `process.wait` wait for whoever
+    inherited it.
+    """
+    read_end, write_end = os.pipe()
+    loop = asyncio.get_running_loop()
+    stream = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream),
+        open(read_end, "rb", buffering=0),  # noqa: ASYNC230, PTH123, SIM115 - a descriptor, which the transport closes
+    )
+    try:
+        yield stream, write_end
+    finally:
+        transport.close()
 
 
 class Output:
@@ -133,17 +159,6 @@ class Output:
         """The last of it, for people who watch."""
         last = self._tail[-1] if self._tail else bytes(self._head)
         return last[-PROGRESS_CHARS:].decode(errors="replace")
-
-
-async def _follow(process: asyncio.subprocess.Process, output: Output, context: ToolContext) -> None:
-    """Read until the command has ended. What it left behind may hold the pipe open; that is not waited for."""
-    assert process.stdout is not None
-    reading = spawn(_read(process.stdout, output, context), name=f"output:{context.tool_call_id}")
-    try:
-        await process.wait()
-        await asyncio.wait({reading}, timeout=TERM_GRACE_S)
-    finally:
-        await stop(reading)
 
 
 async def _read(stream: asyncio.StreamReader, output: Output, context: ToolContext) -> None:

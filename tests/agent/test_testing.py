@@ -1,0 +1,86 @@
+"""What users test their agents with."""
+
+import asyncio
+
+import pytest
+
+from midstream import Agent, Midstream, testing, tool
+from midstream.testing import ManualClock, Refused, call, play
+
+
+@tool(approval="always")
+async def pay(amount: int) -> str:
+    """Pay."""
+    return f"paid {amount}"
+
+
+@pytest.mark.asyncio
+async def test_a_clock_that_is_told_to_move():
+    clock = ManualClock()
+    began, log = clock.now_ms(), []
+    clock.call_later(2, lambda: log.append(("two", clock.monotonic())))
+    clock.call_later(1, lambda: log.append(("one", clock.monotonic())))
+    clock.call_later(1.5, lambda: log.append("never"))()
+    clock.call_later(0, lambda: log.append("now"))
+    sleeping = asyncio.ensure_future(clock.sleep(3))
+    await clock.advance(2.5)
+    assert log == ["now", ("one", 1.0), ("two", 2.0)]
+    assert clock.now_ms() == began + 2500
+    assert not sleeping.done()
+    await clock.advance(0.5)
+    assert sleeping.done()
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_sleep_leaves_nothing():
+    clock = ManualClock()
+    sleeping = asyncio.ensure_future(clock.sleep(1))
+    await asyncio.sleep(0)
+    sleeping.cancel()
+    await asyncio.wait([sleeping])
+    await clock.advance(2)
+    await clock.sleep(0)
+    assert clock.monotonic() == 2
+
+
+@pytest.mark.asyncio
+async def test_the_example_of_the_module():
+    shop = Agent("shop", instructions="…", tools=[pay])
+    async with play(shop, [call("pay", amount=50), "Done."], input="Pay.") as run:
+        await run.until("approval.required")
+        await run.approve(edit={"amount": 5})
+        assert await run.result() == "Done."
+        assert run.of_type("tool.completed")[0].preview == "paid 5"
+        assert (await run.view()).status == "completed"
+
+
+@pytest.mark.asyncio
+async def test_a_whole_app():
+    app = Midstream([Agent("shop", instructions="…")])
+    async with play(app, ["Hello."]) as run:
+        assert await run.result() == "Hello."
+        assert run.text == "Hello."
+
+
+@pytest.mark.asyncio
+async def test_what_does_not_come_is_said(monkeypatch):
+    monkeypatch.setattr(testing, "PATIENCE_S", 0.05)
+    async with play(Agent("shop", instructions="…", tools=[pay]), [call("pay", amount=1), "Done."]) as run:
+        await run.until("approval.required")
+        with pytest.raises(AssertionError, match="nothing happens, and tool.started did not come: run.started"):
+            await run.until("tool.started")
+        with pytest.raises(AssertionError, match=r"nothing waits for this \(input\)"):
+            await run.answer("x")
+        await run.approve()
+        await run.result()
+        with pytest.raises(AssertionError, match="ended without"):
+            await run.until("plan.created")
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_fails_has_no_result():
+    async with play(Agent("shop", instructions="…"), [[{"error": "model_denied"}]]) as run:
+        with pytest.raises(AssertionError, match="did not complete"):
+            await run.result()
+        with pytest.raises(Refused):
+            await run.cancel()
