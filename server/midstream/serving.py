@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
@@ -244,7 +245,15 @@ def _greet(app: Midstream | ASGIApp, listener: socket.socket, say: Callable[[str
     kept = f" · keeps runs in {app.store_name} · {app.model_note}" if isinstance(app, Midstream) else ""
     say(f"midstream listens on {address}{kept}\n")
     where = "" if address == DEFAULT_URL else f" --url {address}"
-    say(f'Try it in another terminal: midstream chat{where} "What can you do?"\n')
+    say(f'Try it in another terminal: {_program()} chat{where} "What can you do?"\n')
+
+
+def _program() -> str:
+    """How this program is called from here: by its path where it is not on the search path, as in a checkout."""
+    if shutil.which("midstream") is not None or Path(sys.argv[0]).name != "midstream":
+        return "midstream"
+    path = Path(sys.argv[0]).absolute()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def url_of(listener: socket.socket) -> str:

@@ -1,7 +1,9 @@
 """What the tests of agents share: a scripted model whose requests are seen, and what every log must obey."""
 
+import asyncio
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -75,7 +77,7 @@ async def acting(
     *,
     limits: Limits | None = None,
     resources: Sequence[Any] = (),
-    input: Any = "Go.",
+    input: Any = "Go.",  # noqa: A002 - the word of `run.start`
     **fields: Any,
 ) -> AsyncIterator[tuple[PlayedRun, Watched, Stage]]:
     """A run with a watched model. Its log is checked at the end, whatever the test looked at."""
@@ -102,3 +104,11 @@ def texts(messages: Sequence[Message]) -> list[tuple[str, str]]:
         ]
         out.append((who, " | ".join(said)))
     return out
+
+
+async def eventually(condition: Callable[[], Any], *, within_s: float = 10.0) -> None:
+    """Let the loop turn until it is so: for what a tool or a process does, which no event tells of."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be"
+        await asyncio.sleep(0)

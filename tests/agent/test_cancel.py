@@ -5,7 +5,10 @@ import asyncio
 import pytest
 
 from midstream import ToolError, tool
-from midstream.testing import Refused, call, calls
+from midstream.agent.providers.contract import Opened, TextDelta, TokenUsage
+from midstream.agent.tools.settle import settled
+from midstream.tasks import spawn
+from midstream.testing import Refused, call, calls, play
 from midstream_protocol.commands import ClientTool
 from midstream_protocol.events import TERMINAL_TYPES
 from tests.agent.kit import acting, agent, check_log
@@ -232,3 +235,68 @@ async def test_after_step_lets_running_calls_end():
         assert [effect.outcome for effect in ended.effects] == ["completed"]
         assert len(model.requests) == 1
         check_log(run)
+
+
+class Slow:
+    """A model whose connection takes its time to close."""
+
+    name = default_model = "slow"
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    async def stream(self, request):
+        try:
+            yield Opened(model="slow", usage=TokenUsage())
+            yield TextDelta(text="Once")
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(50):
+                await asyncio.sleep(0)
+            self.closed = True
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.asyncio
+async def test_the_stream_is_closed_before_the_end_is_told():
+    model = Slow()
+    async with play(agent(), model) as run:
+        await run.until("message.delta")
+        await run.cancel()
+        await run.until("run.cancelled")
+        assert model.closed
+        check_log(run)
+
+
+@pytest.mark.asyncio
+async def test_a_fact_that_is_being_written_is_written_although_its_writer_is_cancelled():
+    gate, written = asyncio.Event(), []
+
+    async def write():
+        await gate.wait()
+        written.append(1)
+
+    writer = spawn(settled(write(), name="x"), name="writer")
+    await asyncio.sleep(0)
+    writer.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not writer.done()
+    gate.set()
+    await asyncio.wait({writer})
+    assert writer.cancelled()
+    assert written == [1]
+
+
+@pytest.mark.asyncio
+async def test_a_second_cancellation_does_not_wait():
+    writer = spawn(settled(asyncio.Event().wait(), name="x"), name="writer")
+    await asyncio.sleep(0)
+    writer.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    writer.cancel()
+    await asyncio.wait({writer})
+    assert writer.cancelled()

@@ -11,7 +11,7 @@ from midstream.agent.catalogue import Catalogue
 from midstream.tasks import stop
 from midstream.testing import Refused, call, calls
 from midstream_protocol.events import TERMINAL_TYPES
-from tests.agent.kit import acting, agent, check_log, texts
+from tests.agent.kit import acting, agent, check_log, eventually, texts
 
 SCRIPT = {
     "loop": True,
@@ -108,8 +108,7 @@ async def crashed_while_running(options, *, then):
     script = [call("act"), call("act"), "Done."] if then == "again" else [call("act"), "Done."]
     async with acting(agent(act), script) as (run, model, _):
         await run.until("tool.started")
-        while not began:
-            await asyncio.sleep(0)
+        await eventually(lambda: began)
         await run.crash()
         yield run, model, began
         check_log(run)
@@ -173,8 +172,7 @@ async def test_one_leave_to_run_again_is_for_one_attempt():
         await run.approve()
         for lives in (1, 2):
             await run.until("tool.started")
-            while len(began) < lives:
-                await asyncio.sleep(0)
+            await eventually(lambda lives=lives: len(began) >= lives)
             await run.crash()
             await run.until("approval.required", lambda p: p.reason == "unknown_outcome")
             assert len(began) == lives
@@ -254,8 +252,7 @@ async def test_an_answer_that_was_given_is_not_asked_for_again():
 
         stage._mortal.log.append = dying
         await run.until("message.completed", lambda p: p.role == "assistant")
-        while not stage._mortal.dead:
-            await asyncio.sleep(0)
+        await eventually(lambda: stage._mortal.dead)
         await run.crash()
         assert await run.result() == "The end."
         assert len(model.requests) == 1
@@ -376,8 +373,7 @@ async def test_a_call_that_was_cancelled_is_not_run_again():
 
     async with acting(agent(act), [call("act"), "On."]) as (run, model, stage):
         started = (await run.until("tool.started")).payload
-        while not began:
-            await asyncio.sleep(0)
+        await eventually(lambda: began)
         # The cancel is durable, what became of the call is not.
         dies = dying_at(stage, 2, written=False)
         await run.cancel(tool_call_id=started.tool_call_id)

@@ -67,7 +67,7 @@ async def test_what_does_not_come_is_said(monkeypatch):
     monkeypatch.setattr(testing, "PATIENCE_S", 0.05)
     async with play(Agent("shop", instructions="…", tools=[pay]), [call("pay", amount=1), "Done."]) as run:
         await run.until("approval.required")
-        with pytest.raises(AssertionError, match="nothing happens, and tool.started did not come: run.started"):
+        with pytest.raises(AssertionError, match=r"nothing happens, and tool\.started did not come: run\.started"):
             await run.until("tool.started")
         with pytest.raises(AssertionError, match=r"nothing waits for this \(input\)"):
             await run.answer("x")

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 
 import pytest
 
@@ -11,7 +10,7 @@ from midstream.agent.tools import runtime
 from midstream.agent.tools.threads import left_running
 from midstream.testing import call, calls
 from midstream_protocol.limits import MAX_PREVIEW_CHARS
-from tests.agent.kit import acting, agent, check_log
+from tests.agent.kit import acting, agent, check_log, eventually
 
 
 async def played(the_tool, script, **fields):
@@ -175,8 +174,7 @@ async def test_a_plain_function_runs_in_a_thread_and_cannot_be_stopped():
 
     async with acting(agent(block), [call("block"), "Sorry."]) as (run, _, _stage):
         await run.until("tool.started")
-        while not seen:
-            await asyncio.sleep(0)
+        await eventually(lambda: seen)
         before = left_running()
         await run.advance(5)
         await run.result()
@@ -184,9 +182,7 @@ async def test_a_plain_function_runs_in_a_thread_and_cannot_be_stopped():
         assert seen != [main]
         assert left_running() == before + 1
         release.set()
-        deadline = time.monotonic() + 5
-        while left_running() > before and time.monotonic() < deadline:
-            await asyncio.sleep(0)
+        await eventually(lambda: left_running() <= before)
         assert left_running() == before
 
 

@@ -1,8 +1,8 @@
 """The built-in copilot: nothing leads out of its folder, nothing is changed unseen, nothing is left running."""
 
-import asyncio
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +11,7 @@ from midstream.agent.workspace import command
 from midstream.agent.workspace.files import MAX_ENTRIES, looking_tools
 from midstream.agent.workspace.folder import Folder
 from midstream.testing import call
-from tests.agent.kit import acting, check_log
+from tests.agent.kit import acting, check_log, eventually
 
 
 @pytest.fixture
@@ -214,20 +214,11 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     # A zombie that nobody has waited for yet runs no more.
-    with open(f"/proc/{pid}/stat") as stat:
-        return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
-
-
-async def gone(pid: int, *, within_s: float) -> bool:
-    deadline = time.monotonic() + within_s
-    while alive(pid) and time.monotonic() < deadline:
-        await asyncio.sleep(0.01)
-    return not alive(pid)
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
 async def pid_in(path) -> int:
-    while not (path.exists() and path.read_text().strip()):
-        await asyncio.sleep(0.01)
+    await eventually(lambda: path.exists() and path.read_text().strip())
     return int(path.read_text())
 
 
@@ -279,7 +270,8 @@ class TestCommands:
         began = time.monotonic()
         said = await self.ran(root, "sleep 600 & echo $! > pid; echo done")
         assert said == "exit code 0\ndone\n"
-        assert await gone(int((root / "pid").read_text()), within_s=1)
+        pid = int((root / "pid").read_text())
+        await eventually(lambda: not alive(pid), within_s=1.0)
         assert time.monotonic() - began < 10
 
     @pytest.mark.parametrize(
@@ -297,7 +289,7 @@ class TestCommands:
             await run.approve()
             pid = await pid_in(root / "pid")
             await run.cancel()
-            assert await gone(pid, within_s=1.0)
+            await eventually(lambda: not alive(pid), within_s=1.0)
             ended = (await run.ended()).payload
             assert [effect.outcome for effect in ended.effects] == ["failed"]
             check_log(run)
@@ -314,8 +306,7 @@ class TestCommands:
             await run.approve()
             shown = (await run.until("tool.progress")).payload
             assert shown.text == "begun\n"
-            with open(root / "fifo", "w") as fifo:
-                fifo.write("end")
+            (root / "fifo").write_text("end")
             await run.result()
 
     def test_the_kept_output_is_bounded_whatever_comes(self):

@@ -18,7 +18,8 @@ AnyAgent = Agent | OwnAgent
 
 
 class Catalogue:
-    """`model` is for agents that name none; None: the provider's default; so is `idle_timeout_s`. The first agent is the default one.
+    """`model` and `idle_timeout_s` are for agents that name none; None: the provider's default. The first agent is the
+    default one.
 
     Raises `BadTool` for agents that cannot be served together.
     """
