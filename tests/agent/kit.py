@@ -12,7 +12,8 @@ from midstream.agent.conversation import AssistantMessage, Message, Result, Text
 from midstream.agent.providers.contract import ModelEvent, ModelRequest
 from midstream.agent.providers.scripted import ScriptedProvider
 from midstream.runs.contract import Limits
-from midstream.testing import ManualClock, PlayedRun, Stage, _script, staged
+from midstream.testing import ManualClock, PlayedRun, Stage, staged
+from midstream.testing.script import written
 from midstream_protocol.order import verify
 
 
@@ -25,7 +26,7 @@ class Watched:
     def __init__(self, script: Any, clock: ManualClock) -> None:
         self.requests: list[ModelRequest] = []
         self.open = 0
-        self._inner = ScriptedProvider(_script(script), clock=clock)
+        self._inner = ScriptedProvider(written(script), clock=clock)
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         self.requests.append(request)

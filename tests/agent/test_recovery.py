@@ -8,7 +8,8 @@ import pytest
 
 from midstream import Preview, ToolContext, tool
 from midstream.agent.catalogue import Catalogue
-from midstream.tasks import stop
+from midstream.runs.contract import Limits
+from midstream.tasks import spawn, stop
 from midstream.testing import Refused, call, calls
 from midstream_protocol.events import TERMINAL_TYPES
 from tests.agent.kit import acting, agent, check_log, eventually, texts
@@ -382,4 +383,61 @@ async def test_a_call_that_was_cancelled_is_not_run_again():
         assert await run.result() == "On."
         assert len(began) == 1
         assert model.told()[0].startswith("cancelled: ")
+        check_log(run)
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_stops_lets_a_call_end_and_begins_nothing_new():
+    began, gate = [], asyncio.Event()
+
+    @tool
+    async def act(n: int) -> str:
+        began.append(n)
+        await gate.wait()
+        return "acted"
+
+    async with acting(agent(act), [call("act", n=1), call("act", n=2), "Done."]) as (run, model, _):
+        await run.until("tool.started")
+        await eventually(lambda: began)
+        restarting = spawn(run.restart(), name="restart")
+        await asyncio.sleep(0)
+        gate.set()
+        await restarting
+        assert await run.result() == "Done."
+        assert began == [1, 2]
+        assert [told for index in (1, 2) for told in model.told(index)] == ["acted", "acted"]
+        check_log(run)
+
+
+@pytest.mark.asyncio
+async def test_a_call_that_outlives_the_grace_of_a_stop_is_of_unknown_outcome():
+    began = []
+
+    @tool
+    async def act() -> str:
+        began.append(1)
+        await asyncio.Event().wait()
+        return ""
+
+    limits = Limits(drain_grace_s=0.01)
+    async with acting(agent(act), [call("act"), "Well."], limits=limits) as (run, model, _):
+        await run.until("tool.started")
+        await eventually(lambda: began)
+        await run.restart()
+        assert await run.result() == "Well."
+        assert model.told()[0].startswith("unknown_outcome: ")
+        assert len(began) == 1
+        check_log(run)
+
+
+@pytest.mark.asyncio
+async def test_a_message_that_outlives_the_grace_is_said_again():
+    limits = Limits(drain_grace_s=0.01)
+    script = [[{"text": "Once"}, {"delay_s": 30}, {"text": " upon"}]]
+    async with acting(agent(), script, limits=limits) as (run, _, _stage):
+        await run.until("message.delta")
+        await run.restart()
+        await run.until("message.delta")
+        await run.advance(30)
+        assert await run.result() == "Once upon"
         check_log(run)

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from midstream import Agent, Midstream, testing, tool
-from midstream.testing import ManualClock, Refused, call, play
+from midstream import Agent, Midstream, tool
+from midstream.testing import ManualClock, Refused, call, play, played
 
 
 @tool(approval="always")
@@ -64,7 +64,7 @@ async def test_a_whole_app():
 
 @pytest.mark.asyncio
 async def test_what_does_not_come_is_said(monkeypatch):
-    monkeypatch.setattr(testing, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(played, "PATIENCE_S", 0.05)
     async with play(Agent("shop", instructions="…", tools=[pay]), [call("pay", amount=1), "Done."]) as run:
         await run.until("approval.required")
         with pytest.raises(AssertionError, match=r"nothing happens, and tool\.started did not come: run\.started"):

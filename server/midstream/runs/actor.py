@@ -155,18 +155,20 @@ class Actor:
             posted = await self.mailbox.take(self._limits.beat_inputs)
             self._door.now_ms = self._clock.now_ms()
             was_queued = self.queued
-            beat = run_beat(self._door, posted)
             try:
+                beat = run_beat(self._door, posted)
                 if not beat.empty:
                     await self._write(beat)
             except BaseException as error:
-                reason = error if isinstance(error, Exception) else Stopping()
-                for reply, _, _ in beat.replies:
-                    _settle(reply, None, reason)
+                # They are in no mailbox any more, so its closing would not answer them.
+                for item in posted:
+                    _settle(item.reply, None, _reason(error))
                 raise
             self._publish(beat)
             for wrong in beat.wrong:
                 _log.error("an agent's draft was refused", run=self.run, error=str(wrong))
+            for defect in beat.defects:
+                _log.error("an input could not be decided", run=self.run, exc_info=defect)
             if self._state.ended:
                 return
             self._steer(beat.payloads, begin=was_queued)
@@ -237,11 +239,19 @@ class Actor:
         try:
             await program.run(self._port)
         except Stopping:
-            if self._state.cancelling is None:
+            if self._state.cancelling is not None:
+                ended = ProgramEnded()
+            elif self._port.stopping:
                 return
-            ended = ProgramEnded()
+            else:
+                _log.error("agent stopped although nobody asked", run=self.run, error_id=ended.error_id)
         except asyncio.CancelledError:
-            ended = ProgramEnded()
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                ended = ProgramEnded()
+            else:
+                # Something that it waited for was cancelled. Without an end here the run would never have one.
+                _log.exception("agent was cancelled although nobody asked", run=self.run, error_id=ended.error_id)
         except RunFailure as failure:
             error_id = new_id("err")
             _log.warning(
@@ -270,15 +280,19 @@ class Actor:
             # It has just been told that it is done: let it return by itself.
             await asyncio.wait([task], timeout=_FAREWELL_S)
         task.cancel()
-        done, _ = await asyncio.wait([task], timeout=self._limits.cancel_grace_s if not self._forced() else 0)
+        done, _ = await asyncio.wait([task], timeout=self._grace_left())
         if not done:
             _log.warning("a program does not end", run=self.run)
             STRAYS.add(task)
             task.add_done_callback(STRAYS.discard)
 
-    def _forced(self) -> bool:
+    def _grace_left(self) -> float:
+        """Seconds that the program may still take."""
         cancel = self._state.cancelling
-        return cancel is not None and cancel.forced
+        if cancel is None or cancel.mode != "now":
+            return self._limits.cancel_grace_s
+        had = (self._clock.now_ms() - cancel.since_ms) / 1000
+        return 0 if cancel.forced else max(0.0, self._limits.cancel_grace_s - had)
 
     # -- time
 
@@ -323,8 +337,15 @@ def _own_limits(limits: Limits, start: StartRecord) -> Limits:
     return msgspec.structs.replace(limits, run_deadline_s=deadline)
 
 
-def _settle(reply: "asyncio.Future[Any]", value: Any, refused: Exception | None) -> None:
-    if reply.done():
+def _reason(error: BaseException) -> Exception:
+    """What those are told whose input was lost with this actor."""
+    if isinstance(error, LogError):
+        return error
+    return LogError("the run's actor failed") if isinstance(error, Exception) else Stopping()
+
+
+def _settle(reply: "asyncio.Future[Any] | None", value: Any, refused: Exception | None) -> None:
+    if reply is None or reply.done():
         return
     if refused is not None:
         reply.set_exception(refused)

@@ -9,6 +9,7 @@ import msgspec
 
 from midstream.runs.inputs import Planned
 from midstream.runs.state import SYSTEM, OpenMessage, OpenQuestion, RunState
+from midstream_protocol.codec import json_safe
 from midstream_protocol.digest import terminal_digest
 from midstream_protocol.events import (
     ApprovalRequired,
@@ -163,7 +164,14 @@ def _dropped(state: RunState, closings: list[Payload]) -> set[str]:
 
 
 def _signed(payload: RunCompleted | RunFailed | RunCancelled) -> Planned:
-    return Planned(payload=msgspec.structs.replace(payload, digest=terminal_digest(payload)))
+    try:
+        digest = terminal_digest(payload)
+    except ValueError:
+        # An agent's own words (a label, a failure's text) can hold half a surrogate pair. The digest is of what is sent.
+        plain = json_safe(msgspec.to_builtins(payload), max_depth=64)
+        payload = msgspec.convert(plain, type(payload))
+        digest = terminal_digest(payload)
+    return Planned(payload=msgspec.structs.replace(payload, digest=digest))
 
 
 def _is_call(question: OpenQuestion) -> bool:

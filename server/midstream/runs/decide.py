@@ -182,8 +182,11 @@ def _tick(door: Door, _item: Tick) -> Decision:
         return Decision()
     cancel = state.cancelling
     deadline = door.limits.run_deadline_s
-    if cancel is None and deadline and now >= state.created_ms + round(deadline * 1000):
-        ask = RunCancelling(mode="now", by=SYSTEM, reason=DEADLINE, escalated=False)
+    late = bool(deadline) and now >= state.created_ms + round(deadline * 1000)
+    if late and (cancel is None or cancel.mode == "after_step"):
+        # A step that was to be the last has no more time either; who asked for the end stays who asked.
+        by, reason = (cancel.by, cancel.reason) if cancel is not None else (SYSTEM, DEADLINE)
+        ask = RunCancelling(mode="now", by=by, reason=reason, escalated=cancel is not None)
         closings = [close_question(q) for q in state.questions.values()]
         return Decision(events=[Planned(payload=p) for p in (ask, *closings)])
     due = [q for q in state.questions.values() if q.expires_ms <= now]

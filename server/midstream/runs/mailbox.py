@@ -48,7 +48,12 @@ class Mailbox:
         while self._closed is None and len(self._output) >= self._bound:
             room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._room.append(room)
-            await room
+            try:
+                await room
+            except asyncio.CancelledError:
+                # The place that this writer was given is the next one's.
+                self._make_room()
+                raise
         if self._closed is not None:
             raise self._closed
         self._output.append(Posted(item, reply))

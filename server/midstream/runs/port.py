@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from midstream.clock import Clock
-from midstream.log import JournalRecord
+from midstream.log import JournalRecord, LogError
 from midstream.runs.contract import BadDraft, StartRecord, Stopping
 from midstream.runs.inputs import Drafted, End, Input, TakeCorrections
 from midstream.runs.state import Answer, CallState, CorrectionState, RunState
+from midstream_protocol.codec import json_safe
 from midstream_protocol.digest import args_digest
 from midstream_protocol.events import (
     ApprovalRequired,
@@ -92,7 +93,10 @@ class Port:
             raise BadDraft(f"{payload.TYPE} is a fact: use port.record, which returns when it is durable")
         if self._state.ended:
             raise Stopping
-        await self._mailbox.put_output(Drafted(payloads=(payload,), step_id=step_id))
+        try:
+            await self._mailbox.put_output(Drafted(payloads=(payload,), step_id=step_id))
+        except LogError as error:
+            raise Stopping from error
 
     def post(self, *payloads: Payload, journal: Sequence[JournalRecord] = (), step_id: str | None = None) -> None:
         """Leave closings behind without waiting, for `finally` blocks of cancelled work."""
@@ -125,6 +129,9 @@ class Port:
         known = self._state.answer(key)
         if known is not None and self._mailbox.durable_seq >= known.seq:
             return self._with_value(known)
+        if self._stopping:
+            # Whoever would tell the answer is gone, or going.
+            raise Stopping
         waiter = self._waiting.get(key)
         if waiter is None or waiter.done():
             waiter = self._waiting[key] = asyncio.get_running_loop().create_future()
@@ -142,12 +149,12 @@ class Port:
         return list(taken)
 
     async def end(self, result: Any, *, return_corrections: bool = False) -> None:
-        """End the run as completed: returns when that is durable.
+        """End the run as completed: returns when that is durable. What JSON cannot carry in `result` is replaced.
 
         Raises `CorrectionsPending` (take them and go on), unless `return_corrections` gives them back to the user;
         `Stopping`.
         """
-        await self._put_and_wait(End(result=result, return_corrections=return_corrections))
+        await self._put_and_wait(End(result=json_safe(result), return_corrections=return_corrections))
 
     # -- reading
 
@@ -267,8 +274,12 @@ class Port:
         if self._state.ended:
             raise Stopping
         reply = asyncio.get_running_loop().create_future()
-        await self._mailbox.put_output(item, reply=reply)
-        return await reply
+        try:
+            await self._mailbox.put_output(item, reply=reply)
+            return await reply
+        except LogError as error:
+            # The log failed, or another owns the run: this program's part in it is over, and no fault of its own.
+            raise Stopping from error
 
 
 def question_key(question: Question) -> str:
