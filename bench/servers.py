@@ -23,9 +23,9 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from midstream.agent.definition import Agent
-from midstream.agent.providers.script import Script, Step, Turn
-from midstream.agent.providers.scripted import ScriptedProvider
+from midstream.agents.definition import Agent
+from midstream.agents.providers.script import Script, Step, Turn
+from midstream.agents.providers.scripted import ScriptedProvider
 from midstream.app import Midstream
 from midstream.clock import SystemClock
 from midstream.serving import serve

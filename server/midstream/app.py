@@ -15,11 +15,11 @@ from typing import Any, Final
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from midstream.agent.catalogue import Catalogue
-from midstream.agent.definition import Agent
-from midstream.agent.providers.choose import choose_provider
-from midstream.agent.providers.contract import Provider
-from midstream.agent.tools.signature import BadTool
+from midstream.agents.catalogue import Catalogue
+from midstream.agents.definition import Agent
+from midstream.agents.providers.choose import choose_provider
+from midstream.agents.providers.contract import Provider
+from midstream.agents.tools.signature import BadTool
 from midstream.clock import Clock, SystemClock
 from midstream.gateway.answers import error_answer
 from midstream.gateway.auth import Authenticate, Authenticator, authenticator
@@ -225,7 +225,7 @@ class Midstream:
 
 
 def _built_in(settings: Settings) -> list[Agent]:
-    from midstream.agent.workspace import workspace_agent  # noqa: PLC0415 - only where it is served
+    from midstream.agents.workspace import workspace_agent  # noqa: PLC0415 - only where it is served
 
     try:
         return [workspace_agent(settings.workspace)]

@@ -22,7 +22,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from midstream.agent.tools.signature import BadTool
+from midstream.agents.tools.signature import BadTool
 from midstream.app import Midstream
 from midstream.gateway.options import OVERSIZE_FACTOR
 from midstream.gateway.origin import is_loopback

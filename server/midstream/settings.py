@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from midstream.agent.providers.contract import DEFAULT_IDLE_TIMEOUT_S
+from midstream.agents.providers.contract import DEFAULT_IDLE_TIMEOUT_S
 from midstream.gateway.options import GatewayOptions
 from midstream.gateway.origin import ANY, host_name, parse_origin
 from midstream.log import open_store

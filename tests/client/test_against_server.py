@@ -5,9 +5,9 @@ import asyncio
 import pytest
 import pytest_asyncio
 
-from midstream.agent.definition import Agent
-from midstream.agent.providers.scripted import ScriptedProvider
-from midstream.agent.tools.definition import client_tool, tool
+from midstream.agents.definition import Agent
+from midstream.agents.providers.scripted import ScriptedProvider
+from midstream.agents.tools.definition import client_tool, tool
 from midstream.app import Midstream
 from midstream.client import connect
 from midstream.log import MemoryStore

@@ -65,7 +65,7 @@ def test_the_wheel_carries_everything_and_nothing_else(wheel: Path):
         told = archive.read(metadata).decode()
         licences = [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
     assert packed == wanted
-    assert {"midstream/py.typed", "midstream_protocol/py.typed", "midstream/agent/providers/demo.yaml"} <= packed
+    assert {"midstream/py.typed", "midstream_protocol/py.typed", "midstream/agents/providers/demo.yaml"} <= packed
     assert "License-Expression: Apache-2.0" in told
     assert "Requires-Python: >=3.11" in told
     assert len(licences) == 1
@@ -125,7 +125,7 @@ def test_the_image_serves_reports_its_health_and_stops(installed: Path, tmp_path
         "MIDSTREAM_PORT": "0",
         "MIDSTREAM_STORE": declared["MIDSTREAM_STORE"].replace("/data/", f"{data}/"),
         "MIDSTREAM_WORKSPACE": str(data),
-        "MIDSTREAM_MODEL": f"scripted:{_packaged(installed, 'agent/providers/demo.yaml')}",
+        "MIDSTREAM_MODEL": f"scripted:{_packaged(installed, 'agents/providers/demo.yaml')}",
     }
     (entry,) = _instruction("ENTRYPOINT")
     (command,) = _instruction("CMD")

@@ -3,12 +3,10 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from midstream_protocol.commands import RunStart
-from midstream_protocol.commands import Command
+from midstream.runs import Port, Principal, StartRecord
+from midstream_protocol.commands import Command, RunStart
 from midstream_protocol.errors import FieldError
 from midstream_protocol.ids import new_id
-
-from midstream.runs import Port, Principal, StartRecord
 
 ME = Principal(id="local", name="local")
 
@@ -65,6 +63,4 @@ class OneAgent:
 
 
 def start(text: str = "hello", *, command_id: str | None = None, **fields: Any) -> Command:
-    return Command(
-        type="run.start", command_id=command_id or new_id("c"), payload=RunStart(input=text, **fields)
-    )
+    return Command(type="run.start", command_id=command_id or new_id("c"), payload=RunStart(input=text, **fields))

@@ -698,6 +698,7 @@ async def test_an_actor_that_fails_answers_all_that_wait(house: Open, monkeypatc
         patch.setattr("midstream.runs.actor.run_beat", fails)
         receipt = await server.send(run, RunCorrect(text="x"))
     assert (receipt.code, receipt.retryable) == ("unavailable", True)
+    await server.registry._living.settled(f"{_space()}.{run}")
     assert (await server.send(run, RunCorrect(text="x"))).status == "accepted"
     events = await server.log(run, ended=False)
     assert types(events)[2:] == ["recovery.started", "run.status", "correction.accepted"]

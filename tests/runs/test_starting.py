@@ -16,8 +16,6 @@ from tests.runs.house import House, soon, types
 from tests.runs.say import for_ever, speak, step
 from tests.runs.simple import ME, start
 
-pytestmark = pytest.mark.asyncio
-
 
 async def ask(server: House, command: Command, client: str = "north") -> Any:
     return await soon(server.registry.start(ME, command, client_id=client))
@@ -40,6 +38,7 @@ async def listed(server: House, **options: Any) -> list[str]:
 # -- once
 
 
+@pytest.mark.asyncio
 async def test_the_same_start_again_is_the_same_run(house: Open) -> None:
     server = await house(done)
     command = start("one")
@@ -54,6 +53,7 @@ async def test_the_same_start_again_is_the_same_run(house: Open) -> None:
     assert await listed(server) == [first.run_id]
 
 
+@pytest.mark.asyncio
 async def test_two_at_the_same_time_are_one(house: Open) -> None:
     server = await house(done)
     command = start("one")
@@ -64,6 +64,7 @@ async def test_two_at_the_same_time_are_one(house: Open) -> None:
     assert await listed(server) == [receipts[0].run_id]
 
 
+@pytest.mark.asyncio
 async def test_a_start_that_was_cut_off_is_finished_when_it_is_sent_again(house: Open) -> None:
     server = await house(done)
     command = start("one")
@@ -79,6 +80,7 @@ async def test_a_start_that_was_cut_off_is_finished_when_it_is_sent_again(house:
     assert await listed(server) == [receipt.run_id]
 
 
+@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -99,6 +101,7 @@ async def test_another_start_under_the_same_command_id_is_a_conflict(
     assert len(server.ports) == 1
 
 
+@pytest.mark.asyncio
 async def test_a_run_id_is_used_once(house: Open) -> None:
     server = await house(done)
     first = await ask(server, start("one", run_id="mine", command_id="c1"))
@@ -108,6 +111,7 @@ async def test_a_run_id_is_used_once(house: Open) -> None:
     assert other.code == "conflict"
 
 
+@pytest.mark.asyncio
 async def test_requests_that_cannot_be_met_are_refused(house: Open) -> None:
     server = await house(for_ever, limits=Limits(max_live_runs=1, max_input_bytes=8))
     assert (await ask(server, start("x", agent="nobody"))).code == "unknown_agent"
@@ -120,6 +124,7 @@ async def test_requests_that_cannot_be_met_are_refused(house: Open) -> None:
 # -- threads
 
 
+@pytest.mark.asyncio
 async def test_a_busy_thread_refuses_a_second_run(house: Open) -> None:
     server = await house(for_ever)
     run = await server.start(thread_id="t")
@@ -131,6 +136,7 @@ async def test_a_busy_thread_refuses_a_second_run(house: Open) -> None:
     assert (await ask(server, command)).as_ == "started"
 
 
+@pytest.mark.asyncio
 async def test_queued_runs_follow_one_another(house: Open) -> None:
     async def body(port: Port) -> None:
         histories[str(port.start.input)] = [
@@ -156,6 +162,7 @@ async def test_queued_runs_follow_one_another(house: Open) -> None:
     assert histories == {"1": [], "2": [first], "3": [first, second]}
 
 
+@pytest.mark.asyncio
 @pytest.mark.parametrize("way", ["crash", "shut"])
 async def test_a_queue_goes_on_after_a_restart(house: Open, way: str) -> None:
     async def body(port: Port) -> None:
@@ -173,6 +180,7 @@ async def test_a_queue_goes_on_after_a_restart(house: Open, way: str) -> None:
     assert types(await server.log(queued))[-1] == "run.completed"
 
 
+@pytest.mark.asyncio
 async def test_a_queue_goes_on_when_the_server_died_between_an_end_and_the_next(house: Open, store: Store) -> None:
     async def body(port: Port) -> None:
         if port.start.input == "1":
@@ -193,6 +201,7 @@ async def test_a_queue_goes_on_when_the_server_died_between_an_end_and_the_next(
     assert types(await server.log(queued))[-1] == "run.completed"
 
 
+@pytest.mark.asyncio
 async def test_a_queue_does_not_wait_for_a_run_that_was_never_made(house: Open, store: Store) -> None:
     """The server died between giving it the thread and making it."""
     server = await house(for_ever)
@@ -213,6 +222,7 @@ async def test_a_queue_does_not_wait_for_a_run_that_was_never_made(house: Open, 
     assert types(await server.log(queued))[-1] == "run.completed"
 
 
+@pytest.mark.asyncio
 async def test_a_queued_run_can_be_cancelled(house: Open) -> None:
     server = await house(for_ever)
     await server.start("1", thread_id="t")
@@ -226,6 +236,7 @@ async def test_a_queued_run_can_be_cancelled(house: Open) -> None:
     assert len(server.ports) == 1
 
 
+@pytest.mark.asyncio
 async def test_parallel_runs_leave_the_thread_to_the_first(house: Open) -> None:
     server = await house(for_ever)
     await server.start("1", thread_id="t")
@@ -234,15 +245,17 @@ async def test_parallel_runs_leave_the_thread_to_the_first(house: Open) -> None:
     assert (await ask(server, start("3", thread_id="t"))).code == "busy"
 
 
+@pytest.mark.asyncio
 async def test_two_starts_sent_one_after_the_other_do_not_both_take_a_thread(house: Open) -> None:
     """The second looks at the thread while the first is not made yet."""
     server = await house(for_ever)
     first, second = await asyncio.gather(
-        ask(server, start("1", thread_id="t")), ask(server, start("2", thread_id="t", if_busy="queue"))
+        *(ask(server, start(text, thread_id="t", if_busy="queue")) for text in ("1", "2"))
     )
     assert {first.as_, second.as_} == {"started", "queued"}
 
 
+@pytest.mark.asyncio
 async def test_a_start_may_correct_the_run_under_way(house: Open) -> None:
     async def body(port: Port) -> None:
         await port.record(step())
@@ -266,6 +279,7 @@ async def test_a_start_may_correct_the_run_under_way(house: Open) -> None:
     assert (await ask(server, other)).code == "conflict"
 
 
+@pytest.mark.asyncio
 async def test_a_correction_of_an_ended_run_may_start_another(house: Open) -> None:
     server = await house(done)
     run = await server.start("1")
@@ -282,6 +296,7 @@ async def test_a_correction_of_an_ended_run_may_start_another(house: Open) -> No
     assert events[0].payload.thread_id == (await server.log(run))[0].payload.thread_id
 
 
+@pytest.mark.asyncio
 async def test_history_is_the_thread_before_the_run(house: Open) -> None:
     async def body(port: Port) -> None:
         histories.append([r.key for journal in await port.history() for r in journal if r.kind == "start"])
@@ -302,6 +317,7 @@ async def test_history_is_the_thread_before_the_run(house: Open) -> None:
 # -- lists
 
 
+@pytest.mark.asyncio
 async def test_lists_are_newest_first_and_paged(house: Open) -> None:
     server = await house(done)
     runs = []

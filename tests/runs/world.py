@@ -522,9 +522,7 @@ def _say(world: World, kind: int, n: int, m: int) -> None:
     payloads = draft(world, kind % DRAFTS, n, m)
     step = pick(world.state.steps, m) if n % 2 else None
     emitted = isinstance(payloads[0], ev.MessageDelta | ev.MessageStarted | ev.Notice | ev.ToolProgress)
-    world.post(
-        Drafted(payloads=tuple(payloads), journal=journal_of((payloads[0], m)), step_id=step), wait=not emitted
-    )
+    world.post(Drafted(payloads=tuple(payloads), journal=journal_of((payloads[0], m)), step_id=step), wait=not emitted)
 
 
 def _say_two(world: World, kind: int, n: int, m: int) -> None:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from midstream import Agent, Midstream, ToolContext, client_tool, tool
-from midstream.agent.providers.scripted import ScriptedProvider
+from midstream.agents.providers.scripted import ScriptedProvider
 
 LEDGER = Path(os.environ["LEDGER"])
 

@@ -107,9 +107,11 @@ async def test_an_approval_survives_and_works(world):
     await it.up()
     async with it.client("two") as other:
         await other.command("run.attach", "a1", run, since_seq=0)
-        attached = next(f for f in other.others if f["type"] == "run.attached") if any(
-            f["type"] == "run.attached" for f in other.others
-        ) else await other.until("run.attached")
+        attached = (
+            next(f for f in other.others if f["type"] == "run.attached")
+            if any(f["type"] == "run.attached" for f in other.others)
+            else await other.until("run.attached")
+        )
         assert [p["approval_id"] for p in attached["payload"]["pending"]] == [asked["approval_id"]]
         receipt = await other.command(
             "approval.respond", "r1", run,

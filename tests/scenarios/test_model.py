@@ -79,7 +79,10 @@ async def test_text_and_several_calls_split_anywhere(tmp_path):
             end = await client.to_end()
         assert (end["type"], end["payload"]["result"]) == ("run.completed", "All done.")
         results = model.requests[1].body["messages"][-1]["content"]
-        assert [(r["type"], r["tool_use_id"]) for r in results] == [("tool_result", "toolu_1"), ("tool_result", "toolu_2")]
+        assert [(r["type"], r["tool_use_id"]) for r in results] == [
+            ("tool_result", "toolu_1"),
+            ("tool_result", "toolu_2"),
+        ]
         assert "alpha" in str(results[0])
         assert "beta" in str(results[1])
         assert model.requests[0].body["model"] == "any-model"
@@ -144,7 +147,11 @@ async def test_a_model_that_refuses_the_key_ends_the_run(tmp_path):
         async with it.client() as client:
             await client.command("run.start", "s1", input="go")
             end = await client.to_end()
-        assert (end["type"], end["payload"]["code"], end["payload"]["retryable"]) == ("run.failed", "model_denied", False)
+        assert (end["type"], end["payload"]["code"], end["payload"]["retryable"]) == (
+            "run.failed",
+            "model_denied",
+            False,
+        )
 
 
 async def test_cancel_closes_the_models_connection_at_once(tmp_path):
@@ -214,5 +221,3 @@ def _runs(pid: int) -> bool:
     except OSError:
         return False
     return state not in "ZX"
-
-

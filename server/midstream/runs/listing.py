@@ -15,6 +15,10 @@ class Entry(Struct, kw_only=True, frozen=True):
     run_id: str
     thread_id: str
 
+    @property
+    def created_ms(self) -> int:
+        return int(self.id.partition(".")[0])
+
 
 class RunList:
     def __init__(self, records: Records) -> None:

@@ -12,19 +12,20 @@ import msgspec
 import structlog
 
 from midstream.clock import Clock
-from midstream.log import Header, LogError, Store
+from midstream.log import Header, LogError, Reset, Store
 from midstream.runs.attachment import Attachment, reset_frame, reset_reason
 from midstream.runs.commands import Door, decide_command, fingerprint, refused
 from midstream.runs.contract import NO_RULES, Agents, Limits, Principal, Stopping
 from midstream.runs.inputs import Asked, Offer
 from midstream.runs.keys import namespace, server_key, store_key
-from midstream.runs.listing import RunList
-from midstream.runs.replay import Views, load_state
+from midstream.runs.listing import Entry, RunList
+from midstream.runs.replay import Views, load_state, own_event
 from midstream.runs.starting import Starter
 from midstream.runs.subscription import Subscription
 from midstream.runs.supervisor import Supervisor, start_record
 from midstream.runs.tail import Feed
 from midstream.runs.threads import queue_position
+from midstream_protocol.codec import iso_ms
 from midstream_protocol.commands import ClientTool, Command, RunCorrect, RunStart
 from midstream_protocol.errors import Conflict, Draining, NotFound, ProtocolError, RunEnded, Unavailable
 from midstream_protocol.events import TERMINAL_STATUSES
@@ -105,7 +106,7 @@ class Registry:
             return refused(command, _wire(error))
         if started.correct is not None:
             return await self._correct_instead(principal, command, started.correct, client_id=client_id)
-        if started.fresh is not None:
+        if started.fresh is not None and not self.draining:
             fresh_run = started.fresh
             self._living.take_up(fresh_run.loaded, fresh_run.state, fresh_run.lease, recovered=None)
         return started.receipt
@@ -120,13 +121,14 @@ class Registry:
     async def offer(self, principal: Principal, run_id: str, *, client_id: str, tools: Sequence[ClientTool]) -> None:
         """That client hosts these tools from now on. Raises `NotFound`, `Conflict`, `RunEnded`, `Unavailable`."""
         run = store_key(principal.id, run_id)
+        actor = None
         try:
             header = await self._living.header(run)
-            actor = None
-            if header.status not in TERMINAL_STATUSES:
-                actor = await self._living.awake(run)
-            if actor is None:
+            if header.status in TERMINAL_STATUSES:
                 raise RunEnded("the run has ended: no call will come")
+            actor = await self._living.awake(run)
+            if actor is None:
+                raise self._not_now()
             rules = self._agents.rules(actor.start.agent) or NO_RULES
             taken = [tool.name for tool in tools if rules.is_server_tool(tool.name)]
             if taken:
@@ -135,6 +137,8 @@ class Registry:
             actor.mailbox.put_control(Offer(client_id=client_id, tools=tuple(tools)), reply=reply)
             await reply
         except Stopping:
+            if actor is None or not actor.ended:
+                raise self._not_now() from None
             raise RunEnded("the run has ended: no call will come") from None
         except LogError as error:
             raise _wire(error) from error
@@ -145,7 +149,8 @@ class Registry:
         asked = Asked(command=command, principal=principal, client_id=client_id, fingerprint=fingerprint(command))
         for _ in range(_TRIES):
             actor = self._living.actors.get(run)
-            if actor is None:
+            if actor is None or actor.ended:
+                # An actor that has ended waits for its program; nobody has to wait with it.
                 header = await self._living.header(run)
                 if header.status in TERMINAL_STATUSES:
                     return await self._after_end(principal, asked, header)
@@ -159,9 +164,12 @@ class Registry:
             except Stopping:
                 # The actor ended with the command still in its mailbox: the run's end answers it.
                 await self._living.settled(run)
+        raise self._not_now()
+
+    def _not_now(self) -> ProtocolError:
         if self.draining:
-            raise Draining("this server is going down: send the command again, with the same id, in a moment")
-        raise Unavailable("the run cannot be taken up now: send the command again, with the same id")
+            return Draining("this server is going down: send the command again, with the same id, in a moment")
+        return Unavailable("the run cannot be taken up now: send the command again, with the same id")
 
     async def _after_end(self, principal: Principal, asked: Asked, header: Header) -> Receipt:
         """A command to a run that is over: its receipts and its state still answer."""
@@ -216,9 +224,13 @@ class Registry:
     ) -> Attachment:
         """A place in the run from `since_seq` on. Raises `NotFound`, `Unavailable`."""
         try:
-            feed, header = await self._living.feed(store_key(principal.id, run_id))
-            position = await self._queue_position(principal, feed) if header.status == "queued" else None
-            view = await self._view_now(feed)
+            while True:
+                feed, header = await self._living.feed(store_key(principal.id, run_id))
+                position = await self._queue_position(principal, feed) if header.status == "queued" else None
+                view = await self._view_now(feed)
+                # A feed that nobody listened to may have been let go meanwhile: nothing would come through it.
+                if self._living.holds(feed):
+                    break
         except LogError as error:
             raise _wire(error) from error
         # From here to the subscription nothing waits, so no event falls between them.
@@ -266,6 +278,7 @@ class Registry:
         """
         found: list[View] = []
         space = namespace(principal.id)
+        limit = max(1, limit)
         while True:
             try:
                 entries = await self._list.page(space, after=cursor, limit=limit)
@@ -276,16 +289,25 @@ class Registry:
                 if thread_id is not None and entry.thread_id != thread_id:
                     continue
                 try:
+                    if not await self._is_start_of(entry, store_key(principal.id, entry.run_id)):
+                        continue
                     view = await self.view(principal, entry.run_id)
                 except NotFound:
                     # Listed, then never created: the start was not finished.
                     continue
+                except LogError as error:
+                    raise _wire(error) from error
                 if status is None or view.status == status:
                     found.append(msgspec.structs.replace(view, messages=(), calls=(), steps=()))
                 if len(found) == limit:
                     return found, cursor
             if len(entries) < limit:
                 return found, None
+
+    async def _is_start_of(self, entry: Entry, run: str) -> bool:
+        """Whether the run was made by the start that wrote this entry, and not by the one that was sent again later."""
+        page = await self._store.log.read(run, after=0, max_events=1)
+        return isinstance(page, Reset) or own_event(page.events[0]).ts == iso_ms(entry.created_ms)
 
     async def _queue_position(self, principal: Principal, feed: Feed) -> int | None:
         view = await self._view_now(feed)

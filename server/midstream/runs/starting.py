@@ -4,6 +4,7 @@ remembered before it, so a start that was cut off anywhere is finished by being 
 
 import hashlib
 import secrets
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -94,18 +95,41 @@ class Starter:
         thread_id = ask.thread_id or self._derived("thread", principal, command)
         run = store_key(principal.id, run_id)
         print_ = hashlib.sha256(msgspec.json.encode(ask, order="deterministic")).hexdigest()
-        await self._claim_command(space, command.command_id, run, made_by_client=ask.run_id is not None)
-
+        corrected = await self._claim_command(principal, command, run, made_by_client=ask.run_id is not None)
+        if corrected is not None:
+            return _corrects(command, corrected)
         existing = await self._existing(run)
         if existing is not None:
             return await self._found(existing, command, print_)
         if live >= self._limits.max_live_runs:
             raise QuotaExceeded("this server has as many runs as it may have: try again when one has ended")
+        self._threads.making.add(run)
+        try:
+            return await self._make(principal, command, ask, agent, (run_id, thread_id), print_, client_id=client_id)
+        finally:
+            self._threads.making.discard(run)
+
+    async def _make(  # noqa: PLR0917 - private: one call, taken out of `start`
+        self,
+        principal: Principal,
+        command: Command,
+        ask: RunStart,
+        agent: str,
+        ids: tuple[str, str],
+        print_: str,
+        *,
+        client_id: str | None,
+    ) -> Started:
+        run_id, thread_id = ids
+        space = namespace(principal.id)
         created_ms = self._clock.now_ms()
         place = await self._place(space, thread_id, run_id, if_busy=ask.if_busy or "reject")
         if place.kind == "correct":
-            receipt = Receipt(command_id=command.command_id, status="accepted")
-            return Started(receipt=receipt, correct=place.active)
+            assert place.active is not None
+            # Written down before it is done: the same start, sent again when that run is over, must not start another.
+            corrects = f"{_CORRECTS}{place.active}".encode()
+            await self._store.records.put(f"start.{space}", command.command_id, corrects)
+            return _corrects(command, place.active)
 
         # Listed first: an entry without a run is passed over, a run without an entry would never be found again.
         await self._runs.add(space, run_id=run_id, thread_id=thread_id, created_ms=created_ms)
@@ -130,7 +154,7 @@ class Starter:
             at_seq=1,
             as_="queued" if place.kind == "queued" else "started",
         )
-        return await self._create(run, record, receipt, print_, ask, client_id=client_id)
+        return await self._create(f"{space}.{run_id}", record, receipt, print_, ask, client_id=client_id)
 
     async def _create(
         self, run: str, record: StartRecord, receipt: Receipt, print_: str, ask: RunStart, *, client_id: str | None
@@ -206,20 +230,28 @@ class Starter:
             raise Conflict(f"the agent has its own tool of this name: {', '.join(taken)}")
         return agent
 
-    async def _claim_command(self, space: str, command_id: str, run: str, *, made_by_client: bool) -> None:
-        """One command_id starts one run. Raises `Conflict`.
+    async def _claim_command(
+        self, principal: Principal, command: Command, run: str, *, made_by_client: bool
+    ) -> str | None:
+        """One command_id starts one run, or corrects one (then its id is returned). Raises `Conflict`.
 
         A derived run id follows from the command_id, so only an id of the client's making has to be written down.
         """
-        kind = f"start.{space}"
+        kind, command_id = f"start.{namespace(principal.id)}", command.command_id
         found = await self._store.records.get(kind, command_id)
         if found is None and made_by_client:
+            derived = store_key(principal.id, self._derived("run", principal, command))
+            if await self._existing(derived) is not None:
+                raise _reused()
             try:
                 await self._store.records.put(kind, command_id, run.encode(), expect_version=0)
             except VersionConflict:
                 found = await self._store.records.get(kind, command_id)
-        if found is not None and found.data != run.encode():
-            raise Conflict("this command_id has started another run: make a new id for each command")
+        if found is None or found.data == run.encode():
+            return None
+        if found.data.startswith(_CORRECTS.encode()):
+            return found.data.decode().removeprefix(_CORRECTS)
+        raise _reused()
 
     async def _existing(self, run: str) -> Header | None:
         page = await self._store.log.read(run, after=0, max_events=1)
@@ -278,7 +310,7 @@ class Starter:
     async def _over(self, run: str) -> bool:
         """Whether the run that holds a thread does so in vain: it has ended, or it was never made."""
         header = await self._existing(run)
-        return header is None or header.status in TERMINAL_STATUSES
+        return run not in self._threads.making if header is None else header.status in TERMINAL_STATUSES
 
     def _derived(self, prefix: str, principal: Principal, command: Command) -> str:
         return derived_id(prefix, key=self._key, principal_id=principal.id, command_id=command.command_id)
@@ -286,6 +318,18 @@ class Starter:
 
 class _Moved(Exception):
     """Another run took the thread in between: look at that one first."""
+
+
+_CORRECTS: Final = "correct:"
+"""Of a command's record: it corrected this run. A store key never has a colon."""
+
+
+def _corrects(command: Command, run_id: str) -> Started:
+    return Started(receipt=Receipt(command_id=command.command_id, status="accepted"), correct=run_id)
+
+
+def _reused() -> ProtocolError:
+    return Conflict("this command_id has started another run: make a new id for each command")
 
 
 def _conflict() -> ProtocolError:

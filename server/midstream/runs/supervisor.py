@@ -50,8 +50,10 @@ class Supervisor:
         self._limits = limits
         self._clock = clock
         self._feeds: dict[str, Feed] = {}
+        self._feeds_dropped = 0
         self._waking: dict[str, asyncio.Task[Actor | None]] = {}
         self._background: set[asyncio.Task[Any]] = set()
+        self._retries: dict[str, asyncio.Task[None]] = {}
         self._timers: dict[str, Callable[[], None]] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -65,7 +67,7 @@ class Supervisor:
     async def drain(self, grace_s: float) -> None:
         """Let running turns reach a safe point, and hand every run over."""
         self.draining = True
-        await stop(self._sweeper)
+        await stop(self._sweeper, *self._retries.values())
         for cancel in self._timers.values():
             cancel()
         actors = list(self.actors.values())
@@ -87,8 +89,20 @@ class Supervisor:
 
     async def feed(self, run: str) -> tuple[Feed, Header]:
         """The run's feed, shared by all who read it. Raises `NotFound`, `LogUnavailable`."""
-        header = await self.header(run)
-        return self._feeds.get(run) or self._new_feed(header), header
+        while True:
+            dropped = self._feeds_dropped
+            header = await self.header(run)
+            feed = self._feeds.get(run)
+            if feed is None and dropped == self._feeds_dropped:
+                feed = self._new_feed(header)
+            # Otherwise the run may have had a feed that came and went meanwhile: then this header is from before that,
+            # and a feed made from it would stand still for ever.
+            if feed is not None:
+                return feed, header
+
+    def holds(self, feed: Feed) -> bool:
+        """Whether this is the run's feed still."""
+        return self._feeds.get(feed.run) is feed
 
     async def awake(self, run: str) -> Actor | None:
         """The run's actor, waking it if it has none. None: it cannot be owned now. Raises `NotFound`, `LogError`."""
@@ -97,8 +111,7 @@ class Supervisor:
             return actor
         task = self._waking.get(run)
         if task is None:
-            task = self._waking[run] = spawn(self._wake(run), name=f"run:{run}/wake")
-            task.add_done_callback(lambda _: self._waking.pop(run, None))
+            task = self._waking_up(run, self._wake(run))
         return await asyncio.shield(task)
 
     async def settled(self, run: str) -> None:
@@ -151,12 +164,23 @@ class Supervisor:
         )
         return None if lease is None else await self._recover(lease)
 
+    def _waking_up(self, run: str, coroutine: Coroutine[Any, Any, Actor | None]) -> "asyncio.Task[Actor | None]":
+        """One at a time for a run, so that it never gets two actors."""
+        task = self._waking[run] = spawn(coroutine, name=f"run:{run}/wake")
+        task.add_done_callback(lambda _: self._waking.pop(run, None))
+        return task
+
     async def _recover(self, lease: Lease) -> Actor | None:
-        loaded = await self._store.log.load(lease.run)
-        if loaded is None:
-            raise NotFound("there is no such run")
-        record = start_record(loaded)
-        state = await load_state(self._store.log, loaded, run_id=record.run_id)
+        try:
+            loaded = await self._store.log.load(lease.run)
+            if loaded is None:
+                raise NotFound("there is no such run")
+            record = start_record(loaded)
+            state = await load_state(self._store.log, loaded, run_id=record.run_id)
+        except LogError:
+            # It is ours now, and whoever looks for runs without an owner passes it by.
+            self._retry_later(lease.run)
+            raise
         if self.draining:
             return None
         return self.take_up(loaded, state, lease, recovered=Recovered())
@@ -184,8 +208,8 @@ class Supervisor:
         name = f"run:{actor.start.run_id}"
         if actor.failure is None:
             self._in_background(self._let_go(actor), name=f"{name}/end")
-        elif not self.draining:
-            self._in_background(self._retry(run), name=f"{name}/retry")
+        else:
+            self._retry_later(run)
 
     async def _let_go(self, actor: Actor) -> None:
         """The run has ended, or was handed over: somebody else may have it, and its thread goes on."""
@@ -200,19 +224,26 @@ class Supervisor:
             # Not lost: the next start in this thread sees that the run has ended.
             _log.warning("a run's end was not passed on", run=actor.run, error=str(error))
         if actor.feed.idle and actor.run not in self.actors:
-            self._feeds.pop(actor.run, None)
+            self._drop_feed(actor.run)
+
+    def _retry_later(self, run: str) -> None:
+        if not self.draining and run not in self._retries:
+            task = self._retries[run] = spawn(self._retry(run), name=f"run:{run}/retry")
+            task.add_done_callback(lambda _: self._retries.pop(run, None))
 
     async def _retry(self, run: str) -> None:
-        """Take the run up again once its log can be written, however long that takes."""
+        """Take the run up again once its log can be written, however long that takes; unless another owner has it."""
         delay = self._limits.recover_delay_s
         while not self.draining:
             await self._clock.sleep(delay)
             delay = min(delay * 2, self._limits.recover_max_delay_s)
             try:
-                if run in self.actors or await self.awake(run) is not None:
-                    return
+                if run not in self.actors:
+                    await self.awake(run)
             except (LogError, ProtocolError) as error:
                 _log.warning("a run waits for its log", run=run, error=str(error))
+            else:
+                return
 
     # -- time
 
@@ -232,7 +263,17 @@ class Supervisor:
             )
             if lease is None:
                 return
-            await self._recover(lease)
+            if lease.run not in self._waking:
+                await self._take_up_due(lease)
+
+    async def _take_up_due(self, lease: Lease) -> None:
+        try:
+            await self._waking_up(lease.run, self._recover(lease))
+        except LogError as error:
+            _log.warning("a run waits for its log", run=lease.run, error=str(error))
+        except Exception:
+            # One run that cannot be read must not keep the others waiting, nor the server from starting.
+            _log.exception("a run cannot be taken up", run=lease.run)
 
     async def _renew(self) -> None:
         now = self._clock.now_ms()
@@ -266,7 +307,7 @@ class Supervisor:
         try:
             return (await self.header(run)).status in TERMINAL_STATUSES
         except NotFound:
-            return True
+            return run not in self.threads.making
 
     async def _history(self, record: StartRecord) -> list[list[JournalRecord]]:
         """The journals of the runs before this one in its thread, oldest first."""
@@ -283,7 +324,7 @@ class Supervisor:
     def _new_feed(self, header: Header) -> Feed:
         if len(self._feeds) >= 2 * len(self.actors) + _IDLE_FEEDS:
             for run in [run for run, feed in self._feeds.items() if feed.idle and run not in self.actors]:
-                del self._feeds[run]
+                self._drop_feed(run)
         feed = self._feeds[header.run] = Feed(
             run=header.run,
             run_id=header.run.partition(".")[2],
@@ -294,6 +335,10 @@ class Supervisor:
             size=self._limits.tail_bytes,
         )
         return feed
+
+    def _drop_feed(self, run: str) -> None:
+        if self._feeds.pop(run, None) is not None:
+            self._feeds_dropped += 1
 
     def _in_background(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> None:
         task = spawn(coroutine, name=name)

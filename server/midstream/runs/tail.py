@@ -73,6 +73,8 @@ class Feed:
 
     def unlisten(self, key: object) -> None:
         self._listeners.pop(key, None)
+        if self.ended and not self._listeners:
+            self.forget_tail()
 
     def catch_up(self, head: int, *, ended: bool) -> None:
         """The log is further than the tail: events are durable that nobody here published."""

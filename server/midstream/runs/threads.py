@@ -3,7 +3,7 @@ through `decide_thread`, which is pure.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -37,14 +37,14 @@ def decide_thread(thread: Thread, run_id: str, *, if_busy: str, active_ended: bo
     if thread.active == run_id:
         return thread, Place(kind="active", previous=thread.runs)
     if run_id in thread.queue:
-        return thread, Place(kind="queued", active=thread.active, previous=thread.runs)
+        return thread, Place(kind="queued", active=thread.active, previous=_before(thread, run_id))
     if thread.active is None or active_ended:
         # A lost release heals here: the run that holds the thread has ended.
         before = ended(thread, thread.active, keep=KEEP) if thread.active is not None else thread
         return msgspec.structs.replace(before, active=run_id), Place(kind="active", previous=before.runs)
     match if_busy:
         case "queue":
-            place = Place(kind="queued", active=thread.active, previous=thread.runs)
+            place = Place(kind="queued", active=thread.active, previous=_before(thread, run_id))
             return msgspec.structs.replace(thread, queue=(*thread.queue, run_id)), place
         case "parallel":
             return thread, Place(kind="parallel", previous=thread.runs)
@@ -52,6 +52,13 @@ def decide_thread(thread: Thread, run_id: str, *, if_busy: str, active_ended: bo
             return thread, Place(kind="correct", active=thread.active)
         case _:
             raise Busy("a run of this thread is under way: wait for it, or say if_busy: queue, correct or parallel")
+
+
+def _before(thread: Thread, run_id: str) -> tuple[str, ...]:
+    """The conversation that a queued run continues: all that will have run when its turn comes."""
+    at = thread.queue.index(run_id) if run_id in thread.queue else len(thread.queue)
+    active = () if thread.active is None else (thread.active,)
+    return (*thread.runs, *active, *thread.queue[:at])[-KEEP:]
 
 
 KEEP = 50
@@ -81,6 +88,8 @@ class Threads:
     """The thread records of every principal."""
 
     def __init__(self, records: Records) -> None:
+        self.making: Final[set[str]] = set()
+        """Runs (store keys) that have a place and are being made at this moment: not there yet, and not over."""
         self._records = records
 
     async def get(self, space: str, thread_id: str) -> Thread:

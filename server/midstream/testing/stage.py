@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-from midstream.agent.catalogue import AnyAgent, Catalogue
-from midstream.agent.providers.contract import Provider
-from midstream.agent.providers.scripted import ScriptedProvider
+from midstream.agents.catalogue import AnyAgent, Catalogue
+from midstream.agents.providers.contract import Provider
+from midstream.agents.providers.scripted import ScriptedProvider
 from midstream.app import Midstream
 from midstream.log import LogUnavailable, MemoryStore, Store
 from midstream.runs.contract import Limits

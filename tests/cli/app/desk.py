@@ -3,8 +3,8 @@
 import asyncio
 from pathlib import Path
 
-from midstream.agent.definition import Agent
-from midstream.agent.tools.definition import tool
+from midstream.agents.definition import Agent
+from midstream.agents.tools.definition import tool
 from midstream.app import Midstream
 
 

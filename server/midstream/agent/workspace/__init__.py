@@ -1,5 +1,0 @@
-"""The built-in copilot over a folder."""
-
-from midstream.agent.workspace.copilot import workspace_agent
-
-__all__ = ["workspace_agent"]

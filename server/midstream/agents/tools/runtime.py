@@ -1,0 +1,347 @@
+"""A tool call from the model's wish to its recorded answer: validate → approve → record the intent → run → record.
+
+Every way out is one `tool.completed` or `tool.failed` with a `ResultRecord` in the journal beside it, so the model is
+always told and nothing is run twice unasked. A program that begins again calls `run` again: what the log says of the
+call decides where it goes on.
+"""
+
+import asyncio
+import hmac
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from midstream.agents.conversation import Call
+from midstream.agents.journal import journal_record
+from midstream.agents.tools.approval import ApprovalExpired, Approvals
+from midstream.agents.tools.ask_user import ask_user, put_question
+from midstream.agents.tools.client import request, result_of
+from midstream.agents.tools.context import ToolContext, ToolError
+from midstream.agents.tools.effect import Effect, Ending, Raised, Returned, Stopped
+from midstream.agents.tools.invoke import invoke
+from midstream.agents.tools.settle import settled
+from midstream.agents.tools.shown import Kept, keep, shortened
+from midstream.agents.tools.site import CallFailed, CancelSwitch, Site
+from midstream.agents.tools.toolbox import Toolbox
+from midstream.agents.tools.validate import check_arguments, in_words
+from midstream.runs.contract import CallRecord, ResultRecord, Stopping
+from midstream.runs.port import Port
+from midstream.runs.state import Answer, CallState
+from midstream.tasks import spawn, stop
+from midstream_protocol.codec import json_safe
+from midstream_protocol.events import Outcome, Payload, ToolCompleted, ToolFailed, ToolStarted
+from midstream_protocol.limits import MAX_TEXT_CHARS
+
+_log = structlog.get_logger("midstream.agents")
+
+PARALLEL_CALLS: Final = 8
+"""Calls of one message that run at once."""
+
+
+class Runtime:
+    """The calls of one run. `resources` are the app's, by type. Safe for concurrent calls."""
+
+    def __init__(self, *, port: Port, toolbox: Toolbox, resources: Mapping[type, Any]) -> None:
+        self._port = port
+        self._toolbox = toolbox
+        self._resources = resources
+        self._approvals = Approvals(port)
+        self._slots = asyncio.Semaphore(PARALLEL_CALLS)
+        self._seen: dict[str, None] = {}
+        self._results = {
+            record.key: msgspec.json.decode(record.data, type=ResultRecord)
+            for record in port.journal
+            if record.kind == "result"
+        }
+        self._seen.update(dict.fromkeys(record.key for record in port.journal if record.kind == "call"))
+
+    async def run_all(
+        self, calls: Sequence[Call], *, message_id: str | None, step_id: str | None
+    ) -> list[ResultRecord]:
+        """Run the calls of one message at the same time; the answers come in the order of the calls.
+
+        Raises `Stopping` after those under way have ended; `RunFailure` and cancellation stop them at once.
+        """
+        if len(calls) == 1:
+            return [await self.run(calls[0], message_id=message_id, step_id=step_id)]
+        tasks = [
+            spawn(self._in_turn(call, message_id, step_id), name=f"run:{self._port.start.run_id}/call:{call.id}")
+            for call in calls
+        ]
+        try:
+            waiting = set(tasks)
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    # A run that stops lets its siblings end; anything else ends them.
+                    if isinstance(error := task.result(), Exception) and not isinstance(error, Stopping):
+                        raise error
+        finally:
+            await stop(*tasks)
+        results: list[ResultRecord] = []
+        for task in tasks:
+            outcome = task.result()
+            if isinstance(outcome, Exception):
+                raise outcome
+            results.append(outcome)
+        return results
+
+    async def _in_turn(self, call: Call, message_id: str | None, step_id: str | None) -> ResultRecord | Exception:
+        async with self._slots:
+            try:
+                return await self.run(call, message_id=message_id, step_id=step_id)
+            except Exception as error:  # noqa: BLE001 - raised by `run_all`, which decides about the siblings
+                return error
+
+    async def run(self, call: Call, *, message_id: str | None, step_id: str | None) -> ResultRecord:
+        """Run one call to its recorded answer, from wherever the log says it is. Raises `Stopping`, `RunFailure`."""
+        if (known := self._results.get(call.id)) is not None:
+            return known
+        self._seen[call.id] = None
+        try:
+            record = await self._go(call, message_id, step_id)
+        except CallFailed as failed:
+            record = await self._fail(call.id, failed, step_id)
+        except ApprovalExpired as expired:
+            await self._fail(call.id, CallFailed("approval_expired", expired.text), step_id)
+            raise
+        self._results[call.id] = record
+        return record
+
+    async def refuse(self, call: Call, failed: CallFailed, *, step_id: str | None) -> ResultRecord:
+        """End a call that is not to be run at all, with its answer for the model."""
+        record = self._results[call.id] = await self._fail(call.id, failed, step_id)
+        return record
+
+    # -- one call
+
+    async def _go(self, call: Call, message_id: str | None, step_id: str | None) -> ResultRecord:
+        state = self._port.call(call.id)
+        if state is not None and not state.open:
+            return await self._closed_elsewhere(call.id, state)
+        if state is not None and state.state == "requested":
+            return await self._answered(call.id, await self._port.answer(call.id))
+        site = self._site(call, state, message_id, step_id)
+        cancel = CancelSwitch()
+        with self._port.on_cancel_call(call.id, cancel.throw):
+            if state is not None and state.state == "running":
+                if cancel.thrown.is_set():
+                    text = "The call was cancelled as the server was interrupted; whether it had an effect is unknown."
+                    raise CallFailed("cancelled", text, outcome="unknown")
+                attempt = state.attempt + 1
+                site = await self._once_more(site, attempt)
+                return await self._effect(site, attempt=attempt, cancel=cancel)
+            site = await self._approvals.settle(site, unsettled=self._unsettled(site))
+            if cancel.thrown.is_set():
+                raise CallFailed("cancelled", "The user cancelled this call before it started.")
+            self._port.check()
+            if site.tool.client:
+                return await self._answered(call.id, await request(self._port, site))
+            if site.tool is ask_user:
+                return await self._asked(site, cancel)
+            return await self._effect(site, attempt=1, cancel=cancel)
+
+    def _site(self, call: Call, state: CallState | None, message_id: str | None, step_id: str | None) -> Site:
+        """The call with its tool and valid arguments. Raises `CallFailed`."""
+        begun = state is not None and state.state == "running"
+        tool = self._toolbox.find(call.tool)
+        if tool is None and begun:
+            # The app was changed between a crash and now.
+            raise CallFailed(
+                "unknown_tool", "This tool is gone; whether the call had an effect is unknown.", outcome="unknown"
+            )
+        if tool is None:
+            raise CallFailed("unknown_tool", f"There is no tool called {call.tool[:64]!r}.")
+        args = self._port.call_args(call.id)
+        if args is None:
+            args = call.args
+        if args is None:
+            raise CallFailed("invalid_args", "The arguments are not a JSON object.")
+        if json_safe(args) != args:
+            raise CallFailed("invalid_args", "The arguments hold a number or text that JSON clients cannot read.")
+        if errors := check_arguments(tool.arguments, tool.input_schema, args):
+            text = f"The arguments do not fit {tool.name}:\n{in_words(errors)}"
+            raise CallFailed("invalid_args", text, outcome="unknown" if begun else "not_started")
+        return Site(call_id=call.id, tool=tool, args=args, message_id=message_id, step_id=step_id)
+
+    async def _once_more(self, site: Site, attempt: int) -> Site:
+        """A call was under way when the server died. Whether it runs again is its tool's to say."""
+        lost = CallFailed(
+            "unknown_outcome",
+            "The server was interrupted while this call ran. Whether it had an effect is unknown: find out before "
+            "you call it again.",
+            outcome="unknown",
+        )
+        if site.tool.on_unknown == "retry":
+            return site
+        if site.tool.on_unknown == "tell":
+            raise lost
+        again = await self._approvals.again(site, attempt=attempt)
+        if again is None:
+            raise lost
+        return again
+
+    def _unsettled(self, site: Site) -> bool:
+        """Whether the same tool was called with the same arguments before in this run, and nobody knows the outcome."""
+        if site.tool.idempotent or site.tool.client:
+            return False
+        digest = self._port.args_digest(site.args)
+        before = (self._port.call(call_id) for call_id in self._seen if call_id != site.call_id)
+        return any(
+            c is not None
+            and c.state == "failed"
+            and c.outcome == "unknown"
+            and c.tool == site.tool.name
+            and c.args_digest == digest
+            for c in before
+        )
+
+    # -- the effect
+
+    async def _effect(self, site: Site, *, attempt: int, cancel: CancelSwitch) -> ResultRecord:
+        port, tool = self._port, site.tool
+        await self._start(site, attempt)
+        context = ToolContext(
+            port=port,
+            tool_call_id=site.call_id,
+            idempotency_key=self._idempotency_key(site.call_id),
+            attempt=attempt,
+            step_id=site.step_id,
+        )
+        began = port.clock.monotonic()
+        effect = Effect(
+            lambda: invoke(tool, site.args, context=context, resources=self._resources),
+            timeout_s=tool.timeout_s,
+            clock=port.clock,
+            name=f"run:{port.start.run_id}/tool:{site.call_id}",
+        )
+        cancel.then(lambda: effect.stop("cancelled"))
+        ending = await effect.ending()
+        context.close()
+        took_ms = max(0, round((port.clock.monotonic() - began) * 1000))
+        payload, record = self._told(site, effect, ending, took_ms)
+        journal = [journal_record("result", site.call_id, record)]
+        if effect.run_cancelled:
+            port.post(payload, journal=journal, step_id=site.step_id)
+            raise asyncio.CancelledError
+        await settled(port.record(payload, journal=journal, step_id=site.step_id), name=f"call:{site.call_id}")
+        return record
+
+    async def _start(self, site: Site, attempt: int) -> None:
+        """The intent is durable before the effect begins. Raises `Stopping`: then nothing may begin."""
+        self._port.check()
+        started = ToolStarted(
+            tool_call_id=site.call_id,
+            tool=site.tool.name,
+            label=site.label,
+            args_preview=shortened(site.tool.shown_args(site.args)),
+            args_digest=self._port.args_digest(site.args),
+            attempt=attempt,
+            message_id=site.message_id,
+        )
+        call = CallRecord(tool=site.tool.name, args=site.args)
+        await self._port.record(started, journal=[journal_record("call", site.call_id, call)], step_id=site.step_id)
+
+    def _told(self, site: Site, effect: Effect, ending: Ending, took_ms: int) -> tuple[Payload, ResultRecord]:
+        if isinstance(ending, Returned):
+            kept = keep(ending.value, redact=site.tool.redact)
+            return _completed(site.call_id, kept, took_ms), kept.record
+        failed = self._failure(site, effect, ending)
+        return _failed(site.call_id, failed), ResultRecord(ok=False, error=failed.code, text=failed.text)
+
+    def _failure(self, site: Site, effect: Effect, ending: Raised | Stopped) -> CallFailed:
+        tool = site.tool
+        error = ending.error if isinstance(ending, Raised) else None
+        said = error if isinstance(error, ToolError) else None
+        # What is left of an idempotent tool does no harm, so it may be called failed; a thread goes on.
+        stopped: Outcome = "failed" if tool.idempotent and not tool.threaded else "unknown"
+        if isinstance(ending, Stopped) and ending.lingers:
+            stopped = "unknown"
+        outcome = said.outcome if said is not None else stopped
+        if effect.why == "timeout":
+            text = said.text if said is not None else f"The tool took more than {tool.timeout_s:g} s."
+            return CallFailed("timeout", text, outcome=outcome, retryable=True)
+        if effect.why == "cancelled":
+            text = said.text if said is not None else "The call was cancelled while it ran."
+            return CallFailed("cancelled", text, outcome=outcome)
+        if said is not None:
+            return CallFailed("tool_error", said.text, outcome=said.outcome, retryable=said.retryable)
+        execution_id = self._port.new_id("exec")
+        _log.error(
+            "tool failed",
+            tool=tool.name,
+            run=self._port.start.run_id,
+            tool_call_id=site.call_id,
+            execution_id=execution_id,
+            exc_info=error,
+        )
+        text = f"The tool failed: {type(error).__name__}."
+        return CallFailed("tool_error", text, outcome="failed", execution_id=execution_id)
+
+    def _idempotency_key(self, call_id: str) -> str:
+        # An own loop's call ids are counted, so they repeat between runs; the run's secret does not.
+        return hmac.new(bytes.fromhex(self._port.start.secret), f"call:{call_id}".encode(), "sha256").hexdigest()[:40]
+
+    # -- the other ways to an answer
+
+    async def _asked(self, site: Site, cancel: CancelSwitch) -> ResultRecord:
+        value = await put_question(self._port, site, cancel.thrown)
+        await self._start(site, 1)
+        kept = keep(value)
+        await settled(
+            self._port.record(
+                _completed(site.call_id, kept, 0),
+                journal=[journal_record("result", site.call_id, kept.record)],
+                step_id=site.step_id,
+            ),
+            name=f"call:{site.call_id}",
+        )
+        return kept.record
+
+    async def _answered(self, call_id: str, answer: Answer) -> ResultRecord:
+        """The answer of a client-run call. One that the run gave itself (too late, cancelled) is journalled here."""
+        record = result_of(answer)
+        if not record.ok:
+            await self._port.record(journal=[journal_record("result", call_id, record)])
+        return record
+
+    async def _closed_elsewhere(self, call_id: str, state: CallState) -> ResultRecord:
+        """The log ended this call and no answer of it was kept: only a client's call that was cancelled or late."""
+        if state.client_id is not None:
+            return await self._answered(call_id, await self._port.answer(call_id))
+        record = ResultRecord(ok=False, error=state.state, text="This call is over; its result was not kept.")
+        await self._port.record(journal=[journal_record("result", call_id, record)])
+        return record
+
+    async def _fail(self, call_id: str, failed: CallFailed, step_id: str | None) -> ResultRecord:
+        record = ResultRecord(ok=False, error=failed.code, text=failed.text)
+        # An own loop's call that never began is in no event: only its code is told.
+        shown = [_failed(call_id, failed)] if self._port.call(call_id) is not None else []
+        await settled(
+            self._port.record(*shown, journal=[journal_record("result", call_id, record)], step_id=step_id),
+            name=f"call:{call_id}",
+        )
+        return record
+
+
+def _completed(call_id: str, kept: Kept, took_ms: int) -> ToolCompleted:
+    return ToolCompleted(
+        tool_call_id=call_id,
+        duration_ms=took_ms,
+        preview=kept.preview,
+        via="tool",
+        truncated=True if kept.truncated else None,
+    )
+
+
+def _failed(call_id: str, failed: CallFailed) -> ToolFailed:
+    return ToolFailed(
+        tool_call_id=call_id,
+        code=failed.code,
+        text=failed.text[:MAX_TEXT_CHARS],
+        outcome=failed.outcome,
+        retryable=failed.retryable,
+        execution_id=failed.execution_id,
+    )

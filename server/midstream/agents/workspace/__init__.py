@@ -1,0 +1,5 @@
+"""The built-in copilot over a folder."""
+
+from midstream.agents.workspace.copilot import workspace_agent
+
+__all__ = ["workspace_agent"]
