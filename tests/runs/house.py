@@ -167,10 +167,18 @@ def decoded(line: bytes) -> Event:
 class House:
     """`body` is what the one agent's program does; it may be exchanged between lives."""
 
-    def __init__(self, store: Store, body: Body, *, limits: Limits | None = None, steerable: bool = True) -> None:
+    def __init__(
+        self,
+        store: Store,
+        body: Body,
+        *,
+        clock: Any,
+        limits: Limits | None = None,
+        steerable: bool = True,
+    ) -> None:
         self.store = store
         self.body = body
-        self.clock = ManualClock()
+        self.clock = clock
         self.limits = limits or Limits()
         self.agents = OneAgent(self._body, steerable=steerable)
         self.ports: list[Port] = []

@@ -168,6 +168,7 @@ async def test_a_queue_goes_on_after_a_restart(house: Open, way: str) -> None:
     async def body(port: Port) -> None:
         if not first_life:
             await port.end(None)
+            return
         await asyncio.Event().wait()
 
     first_life = True
@@ -220,6 +221,23 @@ async def test_a_queue_does_not_wait_for_a_run_that_was_never_made(house: Open, 
     server.body = done
     await server.open()
     assert types(await server.log(queued))[-1] == "run.completed"
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_is_being_made_keeps_its_thread(house: Open) -> None:
+    """Its place is written, its log is not there yet: that is no reason to begin the next."""
+    server = await house(for_ever)
+    await server.start("1", thread_id="t")
+    queued = (await ask(server, start("2", thread_id="t", if_busy="queue"))).run_id
+    living, space = server.registry._living, namespace(ME.id)
+    record = living.actors[f"{space}.{queued}"].start
+    living.threads.making.add(f"{space}.made_now")
+    await living.threads.update(space, "t", lambda thread: Thread(active="made_now", queue=thread.queue))
+    await living._promote(record)
+    assert await living.threads.get(space, "t") == Thread(active="made_now", queue=(queued,))
+    living.threads.making.clear()
+    await living._promote(record)
+    assert (await living.threads.get(space, "t")).active == queued
 
 
 @pytest.mark.asyncio

@@ -78,6 +78,10 @@ class Actor:
         self._timer: Callable[[], None] | None = None
         self._timer_ms: int | None = None
         self._handing_over = False
+        self._name = new_id("w")
+        self._batches = 0
+        deadline_s = limits.run_deadline_s
+        self._deadline_ms = state.created_ms + round(deadline_s * 1000) if deadline_s else None
         self._door = Door(
             state=state, rules=rules, limits=limits, now_ms=clock.now_ms(), secret=bytes.fromhex(start.secret)
         )
@@ -176,7 +180,8 @@ class Actor:
     async def _write(self, beat: Beat) -> None:
         # A queued run is due as soon as nobody owns it: whoever takes it up looks whether its thread is free.
         wake_at = self._state.created_ms if self.queued else self._wake_at()
-        batch = beat.batch(batch_id=new_id("b"), state=self._state, wake_at=wake_at)
+        self._batches += 1
+        batch = beat.batch(batch_id=f"{self._name}-{self._batches}", state=self._state, wake_at=wake_at)
         await self._log.append(self.run, fence=self.lease.fence, prev_seq=beat.prev_seq, batch=batch)
 
     def _publish(self, beat: Beat) -> None:
@@ -298,10 +303,10 @@ class Actor:
 
     def _wake_at(self) -> int | None:
         """When the run must be looked at again although nobody asks (Unix ms), as the log keeps it."""
-        times = [self._state.wake_at()]
-        if self._limits.run_deadline_s:
-            times.append(self._state.created_ms + round(self._limits.run_deadline_s * 1000))
-        return min((t for t in times if t is not None), default=None)
+        asked, deadline = self._state.wake_at(), self._deadline_ms
+        if asked is None or deadline is None:
+            return asked if deadline is None else deadline
+        return min(asked, deadline)
 
     def _arm(self) -> None:
         """One timer, for the next deadline. It posts an input; it does not act."""

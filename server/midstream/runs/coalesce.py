@@ -3,15 +3,17 @@
 Only drafts that nobody waits for and that carry no journal, of one message and step, with nothing between them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from midstream.runs.inputs import Drafted
 from midstream.runs.mailbox import Posted
 from midstream_protocol.events import MessageDelta
 
 
-def coalesce(posted: Iterable[Posted]) -> list[Posted]:
+def coalesce(posted: Sequence[Posted]) -> Sequence[Posted]:
     """The same inputs in the same order, adjacent deltas of one message as one."""
+    if len(posted) < 2:
+        return posted
     out: list[Posted] = []
     parts: list[str] = []
     for item in posted:

@@ -234,7 +234,9 @@ class RunState:
 
     def wake_at(self) -> int | None:
         """Unix ms of the next deadline that is in the log."""
-        return min((q.expires_ms for q in self.questions.values()), default=None) if not self.ended else None
+        if not self.questions or self.ended:
+            return None
+        return min(question.expires_ms for question in self.questions.values())
 
 
 # -- apply
