@@ -82,7 +82,7 @@ def test_the_synchronous_setting_goes_into_the_stores_address() -> None:
         ("MAX_CONNECTIONS", "0", "a whole number, at least 1"),
         ("MAX_CONNECTIONS", "1.5", "a whole number, at least 1"),
         ("STORE", "postgres://x", "memory: or sqlite:///PATH"),
-        ("STORE", "", "memory: or sqlite:///PATH"),
+        ("STORE", "sqlite", "memory: or sqlite:///PATH"),
         ("SQLITE_SYNCHRONOUS", "off", "normal, or full"),
         ("ALLOWED_ORIGINS", "a.example", "origins such as https://app.example.org"),
         ("ALLOWED_HOSTS", "http://a.example", "host names"),

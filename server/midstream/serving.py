@@ -8,13 +8,11 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from importlib.util import find_spec
-from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
@@ -53,8 +51,16 @@ class CannotStart(Exception):
     """What stands in the way, for the person at the terminal."""
 
 
-def serve(app: Midstream | ASGIApp, *, settings: Settings, say: Callable[[str], Any] = sys.stderr.write) -> int:
-    """Serve until a signal; returns the exit code. `say` gets what a person should read, in whole lines."""
+def serve(
+    app: Midstream | ASGIApp,
+    *,
+    settings: Settings,
+    say: Callable[[str], Any] = sys.stderr.write,
+    program: str = "midstream",
+) -> int:
+    """Serve until a signal; returns the exit code. `say` gets what a person should read, in whole lines; `program` is
+    how the client is called from here.
+    """
     configure_logging(settings)
     if not is_loopback(settings.host) and settings.token is None:
         text = f"on {settings.host} and without a token, whoever reaches this port can start and approve anything"
@@ -63,9 +69,9 @@ def serve(app: Midstream | ASGIApp, *, settings: Settings, say: Callable[[str], 
         say(f"warning: {sentence}\n")
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_serve(app, settings, say))
+            return runner.run(_serve(app, settings, say, program))
     except (CannotStart, BadSettings, BadTool, LogError) as error:
-        say(f"midstream cannot start: {error}\n")
+        say(f"midstream: cannot start: {error}\n")
         return EXIT_CANNOT_START
     except KeyboardInterrupt:
         # Before the server listened there is nothing to drain.
@@ -223,7 +229,7 @@ def configure_logging(settings: Settings) -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
 
 
-async def _serve(app: Midstream | ASGIApp, settings: Settings, say: Callable[[str], Any]) -> int:
+async def _serve(app: Midstream | ASGIApp, settings: Settings, say: Callable[[str], Any], program: str) -> int:
     # The port first: two servers started by mistake should stumble over it, not over the store's lock.
     sockets = bind(settings.host, settings.port)
     async with contextlib.AsyncExitStack() as stack:
@@ -236,25 +242,19 @@ async def _serve(app: Midstream | ASGIApp, settings: Settings, say: Callable[[st
             # Its own limits, if it was given settings of its own.
             settings = app.settings
         config = server_config(app, settings, lifespan="on" if drain is None else "off")
-        server = DrainingServer(config, drain=drain, hurry=hurry, on_listening=lambda: _greet(app, sockets[0], say))
+        server = DrainingServer(
+            config, drain=drain, hurry=hurry, on_listening=lambda: _greet(app, sockets[0], say, program)
+        )
         await server.serve(sockets)
         return EXIT_FORCED if server.forced else EXIT_OK
 
 
-def _greet(app: Midstream | ASGIApp, listener: socket.socket, say: Callable[[str], Any]) -> None:
+def _greet(app: Midstream | ASGIApp, listener: socket.socket, say: Callable[[str], Any], program: str) -> None:
     address = url_of(listener)
     kept = f" · keeps runs in {app.store_name} · {app.model_note}" if isinstance(app, Midstream) else ""
     say(f"midstream listens on {address}{kept}\n")
     where = "" if address == DEFAULT_URL else f" --url {address}"
-    say(f'Try it in another terminal: {_program()} chat{where} "What can you do?"\n')
-
-
-def _program() -> str:
-    """How this program is called from here: by its path where it is not on the search path, as in a checkout."""
-    if shutil.which("midstream") is not None or Path(sys.argv[0]).name != "midstream":
-        return "midstream"
-    path = Path(sys.argv[0]).absolute()
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    say(f'Try it in another terminal: {program} chat{where} "What can you do?"\n')
 
 
 def url_of(listener: socket.socket) -> str:

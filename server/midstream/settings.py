@@ -60,8 +60,12 @@ def _hosts(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _blank_is_none(value: Any) -> Any:
-    # `MIDSTREAM_TOKEN= midstream serve` means no token, not an empty one.
+    # `--token ""` means no token, not an empty one.
     return None if isinstance(value, str) and not value.strip() else value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
 
 
 _List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
@@ -77,7 +81,14 @@ _GRACE = "a number of seconds, 0 or more"
 class Settings(BaseSettings):
     """Arguments win over the environment. `description` says what each accepts; the comments say what it does."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        # Empty is not set: compose files and CI pass on variables that nobody gave a value.
+        env_ignore_empty=True,
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+    )
 
     # -- where it listens, and to whom
     host: str = Field("127.0.0.1", min_length=1, description="an address or name to listen on, such as 0.0.0.0")
@@ -97,7 +108,7 @@ class Settings(BaseSettings):
     sqlite_synchronous: Literal["normal", "full"] = Field(
         "normal", description="normal, or full (what is acknowledged survives a power failure too)"
     )
-    model: Annotated[str | None, _Optional] = Field(None, description="a model's name, local, or scripted:PATH")
+    model: Annotated[str | None, _Optional] = Field(None, description="a model's name, local, or scripted[:PATH]")
     local_model: bool = Field(default=True, description="true or false: whether the embedded model may be used")
     model_idle_timeout_s: float = Field(DEFAULT_IDLE_TIMEOUT_S, gt=0, description=_SECONDS)
     workspace: Path = Field(Path(), description="the folder that the built-in agent works in")
@@ -133,7 +144,9 @@ class Settings(BaseSettings):
     max_live_runs: int = Field(_RUNS.max_live_runs, ge=1, description=_COUNT)
 
     # -- what it says of itself
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        "info", description="debug, info, warning or error"
+    )
     log_format: Literal["text", "json"] = Field("text", description="text or json")
 
     @property
@@ -195,4 +208,4 @@ def _explained(error: ValidationError, given: set[str]) -> str:
         source = f"--{name.replace('_', '-')}" if name in given else PREFIX + name.upper()
         text = wrong["msg"].removeprefix("Value error, ")
         lines.append(f"{source}: {text[:1].lower()}{text[1:]}. It takes {field.description}")
-    return "\n".join(lines)
+    return lines[0] if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)

@@ -12,6 +12,7 @@ from midstream.cli import keys
 from midstream.cli.blocks import Style
 from midstream.cli.failure import EXIT_INTERRUPTED, EXIT_OK, Explained, explain
 from midstream.cli.following import Following
+from midstream.cli.invoked import invoked
 from midstream.cli.keys import Correct, Quit, Say
 from midstream.cli.safe_text import safe_line
 from midstream.cli.terminal import Terminal, Typist
@@ -65,14 +66,21 @@ class _Conversation:
             loop.add_signal_handler(signal.SIGINT, self._interrupted)
         if self._typist is not None:
             self._typist.listen()
+        ticking = spawn(self._tick(), name="chat/tick")
         try:
             return await (self._converse(client) if self._loops else self._once(client))
         finally:
+            await stop(ticking)
             if self._typist is not None:
                 self._typist.stop()
             if not self._options.watch_only:
                 loop.remove_signal_handler(signal.SIGINT)
             self._terminal.unask()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            self._terminal.tick()
 
     async def _once(self, client: Client) -> int:
         options = self._options
@@ -179,7 +187,7 @@ class _Conversation:
     def _farewell(self) -> None:
         if self._following is not None:
             run_id = safe_line(self._following.run.run_id)
-            self._terminal.note(f"left; the run goes on. Come back with: midstream chat --run {run_id}")
+            self._terminal.note(f"left; the run goes on. Come back with: {invoked()} chat --run {run_id}")
 
     # -- what comes from outside
 

@@ -4,20 +4,24 @@ import asyncio
 import json
 import os
 import shlex
+import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+FALLBACKS: Final = ("editor", "nano", "vi")
+"""Tried in this order where neither variable is set: the system's choice, then what is usually there."""
 
 
 async def edited(value: dict[str, Any]) -> dict[str, Any]:
-    """`value` as it was left in `$VISUAL` or `$EDITOR`. Raises ValueError that says what to do.
+    """`value` as it was left in `$VISUAL`, `$EDITOR` or one of `FALLBACKS`. Raises ValueError that says what to do.
 
     The caller keeps its hands off the terminal meanwhile.
     """
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or next(filter(shutil.which, FALLBACKS), None)
     if not editor:
         raise ValueError(
-            f"no $EDITOR is set; type e and the arguments to replace. Now: {json.dumps(value, ensure_ascii=False)}"
+            f"there is no editor, and $EDITOR is not set; type e and the arguments to replace. Now: {json.dumps(value, ensure_ascii=False)}"
         )
     # Made by mkstemp: readable by its owner alone, for it may hold what others must not see.
     handle, name = tempfile.mkstemp(prefix="midstream-", suffix=".json")

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from midstream.cli.invoked import invoked
 from midstream.cli.safe_text import safe_line, safe_text
 from midstream.client import BadAddress, Disconnected, Pending, Unreachable
 from midstream_protocol.errors import (
@@ -9,7 +10,6 @@ from midstream_protocol.errors import (
     InvalidArgs,
     NotFound,
     ProtocolError,
-    RunEnded,
     Unauthorized,
     UnknownAgent,
 )
@@ -25,14 +25,19 @@ EXIT_OF: Final = {
     RunCancelled.TYPE: EXIT_INTERRUPTED,
 }
 
-Explained = (ProtocolError, Disconnected, Pending, BadAddress)
+
+
+class NothingWaits(Exception):
+    """There is no one thing to answer; the text says what there is."""
+
+
+Explained = (ProtocolError, Disconnected, Pending, BadAddress, NothingWaits)
 """What `explain` has words for; anything else is a defect."""
 
 _HINTS: Final[dict[type[ProtocolError], str]] = {
-    NotFound: "`midstream runs` lists the ones you may see",
+    NotFound: "`{program} runs` lists the ones you may see",
     Unauthorized: "give its token with --token or MIDSTREAM_TOKEN",
-    UnknownAgent: "`midstream agents` lists them",
-    RunEnded: "start a new one with `midstream chat`",
+    UnknownAgent: "`{program} agents` lists them",
 }
 
 
@@ -42,8 +47,10 @@ def explain(error: Exception, *, url: str) -> str:
         case Unreachable(status=None):
             return (
                 f"no Midstream server answers at {safe_line(url)} ({safe_line(error.reason)});"
-                " start one with `midstream serve`, or say where it is with --url or MIDSTREAM_URL"
+                f" start one with `{invoked()} serve`, or say where it is with --url or MIDSTREAM_URL"
             )
+        case Unreachable():
+            return f"the server at {safe_line(url)} refused the connection: {safe_line(error.reason)}"
         case Disconnected():
             return f"the server at {safe_line(url)} ended the connection: {safe_line(error.reason or str(error.code))}"
         case AlreadyResolved():
@@ -53,7 +60,7 @@ def explain(error: Exception, *, url: str) -> str:
             return f"the arguments do not fit: {safe_line(wrong)}"
         case ProtocolError():
             hint = next((text for kind, text in _HINTS.items() if isinstance(error, kind)), "")
-            return f"{safe_line(error.text)} ({safe_line(error.code)})" + (f"; {hint}" if hint else "")
+            return f"{safe_line(error.text)} ({safe_line(error.code)})" + (f"; {hint.format(program=invoked())}" if hint else "")
     return safe_text(str(error))
 
 

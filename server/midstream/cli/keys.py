@@ -13,7 +13,7 @@ HELP: Final = """\
   /stop [reason]    cancel now        /after [reason]       cancel after this step
   /say text         a correction that looks like an answer  /quit     leave; the run goes on
   Enter             hold the output while you type          Ctrl-C    cancel, again: force, again: leave
-when it asks:  y  approve   n [reason]  deny   e [JSON]  edit the arguments, then approve   a  approve for this run"""
+when it asks:  y approve · n [reason] deny · e [JSON] edit the arguments, then approve · a approve for this run"""
 
 
 class Approve(Struct, frozen=True):

@@ -35,7 +35,7 @@ async def _runs(url: str, token: str | None, *, status: str | None, thread: str 
     finally:
         await rest.aclose()
     _print(
-        ("RUN", "STATUS", "AGENT", "SEQ", "WAITS FOR", "TITLE OR STATUS"),
+        ("RUN", "STATUS", "AGENT", "EVENTS", "WAITS FOR", "ABOUT"),
         [
             (
                 item.get("run_id"),
@@ -43,13 +43,23 @@ async def _runs(url: str, token: str | None, *, status: str | None, thread: str 
                 item.get("agent"),
                 item.get("cursor", {}).get("seq"),
                 ", ".join(str(each.get("label") or each.get("question") or "") for each in item.get("pending", [])),
-                item.get("title") or item.get("status_text") or "",
+                _about(item),
             )
             for item in page.get("items", [])
         ],
+        flexible={"WAITS FOR", "ABOUT"},
     )
     if page.get("next_cursor"):
         typer.echo("there are more; ask with a larger --limit", err=True)
+
+
+def _about(item: dict[str, Any]) -> str:
+    """Its title, if it has one; why it ended badly; what it does."""
+    ending = item.get("failure") or item.get("cancelled") or {}
+    why = ending.get("text") or ending.get("reason")
+    # What waits has a column of its own.
+    doing = item.get("status_text") if item.get("status") != "waiting" else None
+    return " · ".join(str(each) for each in (item.get("title"), why or doing) if each)
 
 
 def agents_command(*, url: Url = DEFAULT_URL, token: Token = None) -> None:
@@ -69,6 +79,7 @@ async def _agents(url: str, token: str | None) -> None:
             (item.get("name"), item.get("model"), _names(item.get("tools")), item.get("description"))
             for item in page.get("items", [])
         ],
+        flexible={"TOOLS", "DESCRIPTION"},
     )
 
 
@@ -122,16 +133,16 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _print(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+def _print(columns: tuple[str, ...], rows: list[tuple[Any, ...]], *, flexible: set[str]) -> None:
+    """`flexible` columns are broken into lines where the terminal is narrow; the others are to be copied as they are."""
     if not sys.stdout.isatty():
         for row in rows:
             typer.echo("\t".join(safe_line(_cell(value)) for value in row))
         return
     table = Table(box=None, pad_edge=False)
     for name in columns:
-        table.add_column(
-            name, header_style="bold", overflow="fold" if name == "RUN" else "ellipsis", no_wrap=name != "RUN"
-        )
+        # Folded where all else fails: an id that was cut short is of no use.
+        table.add_column(name, header_style="bold", overflow="fold", no_wrap=name not in flexible)
     for row in rows:
         table.add_row(*(Text(safe_line(_cell(value))) for value in row))
     Console(highlight=False).print(table)

@@ -95,7 +95,7 @@ class Renderer:
             case ev.RecoveryStarted():
                 yield line(
                     f"↻ recovering ({payload.kind}): attempt {payload.attempt} of {payload.max_attempts}"
-                    f" in {blocks.duration(payload.wait_s)}",
+                    + (f" in {blocks.duration(payload.wait_s)}" if payload.wait_s else ""),
                     "warn",
                 )
             case ev.ContextTrimmed():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from midstream.cli.failure import EXIT_FAILED
+from midstream.cli.invoked import invoked
 from midstream.cli.options import say_error
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def serve_command(
     store: Annotated[str | None, typer.Option(help="memory: or sqlite:///PATH [MIDSTREAM_STORE].")] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="A model's name, local, or scripted:PATH [MIDSTREAM_MODEL; by what keys are set]."),
+        typer.Option(help="A model's name, local, or scripted[:PATH] [MIDSTREAM_MODEL; by what keys are set]."),
     ] = None,
     token: Annotated[
         str | None, typer.Option(help="The bearer token clients must send [MIDSTREAM_TOKEN; none].")
@@ -82,7 +83,7 @@ def serve_command(
     except (BadSettings, NoApp) as error:
         say_error(f"cannot start: {error}")
         raise typer.Exit(EXIT_FAILED) from None
-    raise typer.Exit(serve(app, settings=settings))
+    raise typer.Exit(serve(app, settings=settings, program=invoked()))
 
 
 def find_app(target: str, *, folder: Path | None = None) -> Any:
@@ -104,8 +105,9 @@ def find_app(target: str, *, folder: Path | None = None) -> Any:
         if not hasattr(found, part):
             raise NoApp(f"{module_name!r} has no {attribute!r}{_instead(module_name, found)}")
         found = getattr(found, part)
-    if not callable(found):
-        raise NoApp(f"{target!r} is a {type(found).__name__}, not an app: make one with Midstream(agents=[…])")
+    if isinstance(found, type) or not callable(found):
+        what = "a class" if isinstance(found, type) else f"of type {type(found).__name__}"
+        raise NoApp(f"{target!r} is {what}, not an app: make one with Midstream([Agent(…)])")
     return found
 
 
@@ -115,6 +117,9 @@ def _asked_for(module_name: str, missing: str | None) -> bool:
 
 
 def _where(error: Exception) -> str:
+    if isinstance(error, SyntaxError):
+        # Its own text says where; the last frame is the importer's.
+        return ""
     frames = traceback.extract_tb(error.__traceback__)
     return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
 

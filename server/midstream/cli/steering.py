@@ -8,6 +8,8 @@ import msgspec
 import typer
 
 from midstream.cli import blocks
+from midstream.cli.failure import NothingWaits
+from midstream.cli.invoked import invoked
 from midstream.cli.options import DEFAULT_URL, RunId, Token, Url, run_client
 from midstream.cli.safe_text import safe_line
 from midstream.client import Address, Pending, Rest
@@ -19,7 +21,6 @@ from midstream_protocol.commands import (
     RunCancel,
     RunCorrect,
 )
-from midstream_protocol.errors import NotFound
 from midstream_protocol.events import ApprovalRequired
 from midstream_protocol.frames import Receipt
 from midstream_protocol.ids import new_id
@@ -28,6 +29,7 @@ from midstream_protocol.view import View
 _Which = Annotated[str | None, typer.Argument(help="Which one, if several wait.")]
 
 _KEYS: Final = {"approval": "approval_id", "input": "input_id"}
+_AWAITED: Final = {"approval": "approval", "input": "answer"}
 
 MAX_ASKED_AGAIN: Final = 6
 """Each asks the server to wait for up to 10 s: a minute in all."""
@@ -164,7 +166,7 @@ async def _decided(rest: Rest, run_id: str, payload: CommandPayload) -> Receipt:
             return await rest.command(run_id, payload, command_id=command_id)
         except Pending:
             continue
-    raise Pending("the server took the command, but the run has not decided it yet; see `midstream tail`")
+    raise Pending(f"the server took the command, but the run has not decided it yet; see `{invoked()} tail`")
 
 
 def _only(view: View, kind: str) -> str:
@@ -172,12 +174,15 @@ def _only(view: View, kind: str) -> str:
     key = _KEYS[kind]
     waiting = [item for item in view.pending if item.get("kind") == kind]
     if not waiting:
-        raise NotFound(f"run {view.run_id} is {view.status} and waits for no {kind}")
+        raise NothingWaits(
+            f"run {view.run_id} is {view.status} and waits for no {_AWAITED[kind]};"
+            f" `{invoked()} runs --status waiting` lists what waits"
+        )
     if len(waiting) > 1:
         listed = "; ".join(
             f"{item[key]} ({safe_line(str(item.get('label') or item.get('question')))})" for item in waiting
         )
-        raise NotFound(f"several wait; say which: {listed}")
+        raise NothingWaits(f"several wait; say which: {listed}")
     return str(waiting[0][key])
 
 

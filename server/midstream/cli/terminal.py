@@ -8,6 +8,7 @@ import asyncio
 import codecs
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterable
 from typing import Final, TextIO
 
@@ -31,16 +32,23 @@ _STYLES: Final[dict[Style, str]] = {
     "hunk": "cyan",
 }
 _CLEAR_LINE: Final = "\r\x1b[2K"
+_TO_LINE_START: Final = "\x1b7\r"
+_BACK: Final = "\x1b8"
+"""Save the cursor and go, restore it: what is being typed after the status is neither wiped nor moved."""
 _READ_BYTES: Final = 64 * 1024
+_SECONDS_SHOWN: Final = 600
+"""From here on an age is told in minutes."""
 
 
 class Terminal:
     """Where output goes. `live`: a person's terminal; else plain lines without one control code.
 
-    `live` False asks for plain lines even there.
+    `live` False asks for plain lines even there. `now` is a clock in seconds.
     """
 
-    def __init__(self, out: TextIO, err: TextIO, *, live: bool = True) -> None:
+    def __init__(
+        self, out: TextIO, err: TextIO, *, live: bool = True, now: Callable[[], float] = time.monotonic
+    ) -> None:
         for stream in (out, err):
             # A terminal that cannot show a character shows another one; it does not end the program.
             with contextlib.suppress(AttributeError):
@@ -51,8 +59,11 @@ class Terminal:
         self.live = live and out.isatty()
         self._obeys = self.live and not self._console.is_dumb_terminal
         """Whether control codes mean something to it."""
+        self._now = now
         self._status = ""
+        self._since = 0.0
         self._drawn = ""
+        self._age = ""
         self._partial = False
         self._prompt = ""
 
@@ -71,8 +82,19 @@ class Terminal:
                 case Break():
                     self._newline()
                 case Status(text):
+                    if text != self._status:
+                        self._since = self._now()
                     self._status = text
         self._settle()
+
+    def tick(self) -> None:
+        """Once a second: how long it takes already, if a status is the last thing on the screen."""
+        if self._drawn and not self._prompt and (age := self._aged()) != self._age:
+            self._age = age
+            self._out.write(_TO_LINE_START)
+            self._console.print(Text(age, style=_STYLES["dim"], end=""), end="")
+            self._out.write(_BACK)
+            self._out.flush()
 
     def raw(self, line: str) -> None:
         """One line as it is; on a terminal, harmless: JSON may hold C1 and bidirectional controls unescaped."""
@@ -123,6 +145,11 @@ class Terminal:
             self._out.write(_CLEAR_LINE if self._obeys else "\n")
             self._drawn = ""
 
+    def _aged(self) -> str:
+        """How long the status lasts, always as wide."""
+        seconds = int(self._now() - self._since)
+        return f"{seconds:>3} s " if seconds < _SECONDS_SHOWN else f"{min(seconds // 60, 999):>3} m "
+
     def _write(self, text: str, style: Style) -> None:
         if style == "plain" or not self._obeys:
             self._out.write(text)
@@ -134,7 +161,8 @@ class Terminal:
         last = self._prompt or (self._status if self._obeys else "")
         if self.live and not self._partial and last != self._drawn:
             self._clear()
-            shown = Text(last, style=_STYLES["ask" if self._prompt else "dim"], end="")
+            self._age = "" if self._prompt else self._aged()
+            shown = Text(self._age + last, style=_STYLES["ask" if self._prompt else "dim"], end="")
             # One line, measured in columns, or clearing it would leave a part of it.
             shown.truncate(max(1, self._console.width - 1), overflow="ellipsis")
             if self._obeys:

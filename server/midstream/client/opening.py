@@ -47,4 +47,4 @@ def _said(status: int, body: bytes | bytearray | None) -> str:
     try:
         return f"{status}: {json.loads((body or b'')[:_MAX_ERROR_BODY])['error']['text']}"
     except (ValueError, KeyError, TypeError):
-        return f"the server refused the connection with status {status}"
+        return f"it answered {status}: is it the address of a Midstream server?"

@@ -194,9 +194,9 @@ def _call_startable(state: RunState, p: ToolStarted | ToolRequested) -> str | No
     if call.state == "preparing":
         return None
     # A further attempt after a restart or a failed try is a start too.
-    again = isinstance(p, ToolStarted) and call.state in ("running", "background")
-    if again and (p.attempt > call.attempt or state.leave_for(call) is not None):
-        return None
+    if isinstance(p, ToolStarted) and call.state in ("running", "background"):
+        further = p.attempt > call.attempt or state.leave_for(call) is not None
+        return None if further else f"call {p.tool_call_id} is {call.state}"
     return f"call {p.tool_call_id} is {call.state}"
 
 

@@ -1,6 +1,7 @@
 """Which model answers: one rule, one place. The modules of the providers are imported only when chosen."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from midstream.agents.providers.contract import Provider
@@ -14,6 +15,9 @@ DEFAULT_ANTHROPIC_MODEL: Final = "claude-sonnet-5-5"
 LOCAL: Final = "local"
 _SCRIPTED: Final = "scripted"
 
+TOUR: Final = Path(__file__).with_name("demo.yaml")
+"""The script that `scripted` plays when it is given none: a tour of what a run is."""
+
 
 def choose_provider(
     *,
@@ -26,8 +30,8 @@ def choose_provider(
 ) -> tuple[Provider, str]:
     """The provider, whose `default_model` is the chosen model, and a sentence for the start line.
 
-    `model` is the setting: `scripted:PATH`, `scripted` with `script`, `local`, `anthropic:NAME`, or a plain NAME of
-    Anthropic's API. None: scripted if there is a script, Anthropic if there is a key or a base URL, else the embedded
+    `model` is the setting: `scripted:PATH`, `scripted` (`script`, else a tour that we ship), `local`, `anthropic:NAME`,
+    or a plain NAME of Anthropic's API. None: scripted if there is a script, Anthropic if there is a key or a base URL, else the embedded
     model if `local_ok`. Raises `ValueError` that names the setting to change. The choice may take a second (imports).
     """
     kind, _, name = (model or "").strip().partition(":")
@@ -41,10 +45,7 @@ def choose_provider(
                 raise ValueError(f"no model is set and the embedded one is off: {_WAYS}")
             return _local(f"no model is set: {_WAYS}")
         case "scripted":
-            path = name or script
-            if not path:
-                raise ValueError("MIDSTREAM_MODEL (--model) is `scripted` without a script: say `scripted:PATH`")
-            return _scripted(path, clock)
+            return _scripted(name or script or str(TOUR), clock)
         case "local":
             if not local_ok:
                 raise ValueError("MIDSTREAM_MODEL (--model) is `local`, but the embedded model is switched off")
@@ -60,7 +61,7 @@ def choose_provider(
 
 _WAYS: Final = (
     "set ANTHROPIC_API_KEY, or ANTHROPIC_BASE_URL for a compatible server, "
-    "or MIDSTREAM_MODEL (--model) to `local` or `scripted:PATH`"
+    "or MIDSTREAM_MODEL (--model) to `local` or `scripted`"
 )
 
 
@@ -69,13 +70,17 @@ def _scripted(path: str, clock: Clock) -> tuple[Provider, str]:
         script = load_script(path)
     except ValueError as error:
         raise ValueError(f"MIDSTREAM_MODEL (--model): {error}") from error
-    return ScriptedProvider(script, clock=clock), f"the answers are scripted, from {path} (no real model)"
+    source = "a tour" if path == str(TOUR) else f"from {path}"
+    return ScriptedProvider(script, clock=clock), f"the answers are scripted, {source} (no real model)"
 
 
 def _anthropic(model: str, api_key: str | None, base_url: str | None) -> tuple[Provider, str]:
     if not api_key and not base_url:
         raise ValueError(f"the model {model!r} needs ANTHROPIC_API_KEY, or ANTHROPIC_BASE_URL for a compatible server")
-    provider = _adapter()(api_key=api_key or None, base_url=base_url or None, default_model=model)
+    try:
+        provider = _adapter()(api_key=api_key or None, base_url=base_url or None, default_model=model)
+    except ValueError as error:
+        raise ValueError(f"ANTHROPIC_BASE_URL: {error}") from error
     return provider, f"{model} answers, at {base_url or 'the API of Anthropic'}"
 
 

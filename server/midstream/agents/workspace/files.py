@@ -22,7 +22,7 @@ TIMEOUT_S: Final = 20.0
 def looking_tools(folder: Folder) -> list[Tool]:
     """`list_files`, `read_file`, `search_text` over one folder."""
 
-    @tool(idempotent=True, label="List {path}", timeout=TIMEOUT_S)
+    @tool(idempotent=True, label="List files in {path}", timeout=TIMEOUT_S)
     def list_files(path: str = ".", depth: int = 2) -> str:
         """List files and folders. A folder's name ends with a slash.
 

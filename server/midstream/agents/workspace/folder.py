@@ -17,9 +17,10 @@ from typing import Final
 from midstream.agents.tools.context import ToolError
 
 IGNORED: Final = frozenset(
-    {".git", ".hg", ".svn", "node_modules", "__pycache__", ".venv", "venv", ".mypy_cache", ".ruff_cache", ".tox"}
+    {".git", ".hg", ".svn", "node_modules", "__pycache__", ".venv", "venv", ".tox", ".midstream"}
+    | {".mypy_cache", ".pytest_cache", ".ruff_cache", ".import_linter_cache", ".hypothesis"}
 )
-"""Folders that are neither listed nor searched: large, and made by programs."""
+"""Folders that are neither listed nor searched: large, and made by programs. `.midstream` is where runs are kept."""
 
 MAX_FILE_BYTES: Final = 2 * 1024 * 1024
 """Bytes of a file that is read whole: more than a person would edit by hand."""
