@@ -156,7 +156,7 @@ async def test_a_second_server_on_one_port_or_one_store_is_told_what_is_wrong(tm
         async with process(tmp_path) as third:
             code, said = await third.ended()
         assert code == 1
-        assert said.startswith("midstream cannot start: ")
+        assert said.startswith("midstream: cannot start: ")
         assert "Traceback" not in said
 
 

@@ -4,6 +4,7 @@ JSON bytes are the truth; MessagePack is a transcoding of the same map. What is 
 `checks`'s to say.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -46,6 +47,15 @@ _RUN_IN_PAYLOAD: Final = frozenset({RunStart.TYPE, ToolsOffer.TYPE})
 # A server's answer may be larger than what it accepts: a whole view, a message as long as a model writes.
 _MAX_RECEIVED_BYTES: Final = 64 * MAX_FRAME_BYTES
 
+
+class _OnlyId(msgspec.Struct):
+    command_id: str | None = None
+
+
+# Of a frame that is refused as a whole (too large, an integer too big, a key twice): these pass over all the rest.
+_id_of_json = msgspec.json.Decoder(_OnlyId).decode
+_id_of_msgpack = msgspec.msgpack.Decoder(_OnlyId).decode
+
 _encoder = msgspec.json.Encoder()
 _json_decoder = msgspec.json.Decoder()
 _msgpack_encoder = msgspec.msgpack.Encoder()
@@ -65,7 +75,11 @@ def decode_command(
 
     Raises `Malformed`, `TooLarge` or `UnknownCommand`; their `command_id` is set when the frame's was readable.
     """
-    tree = parse_json(data, max_bytes=max_bytes)
+    try:
+        tree = parse_json(data, max_bytes=max_bytes)
+    except ProtocolError as refused:
+        refused.command_id = _id_in(data, _id_of_json)
+        raise
     return _command(tree, max_input_bytes=max_input_bytes, max_tool_result_bytes=max_tool_result_bytes)
 
 
@@ -77,7 +91,11 @@ def decode_command_msgpack(
     max_tool_result_bytes: int = MAX_TOOL_RESULT_BYTES,
 ) -> Command:
     """One inbound MessagePack frame as a `Command`; as `decode_command`."""
-    tree = parse_msgpack(data, max_bytes=max_bytes)
+    try:
+        tree = parse_msgpack(data, max_bytes=max_bytes)
+    except ProtocolError as refused:
+        refused.command_id = _id_in(data, _id_of_msgpack)
+        raise
     return _command(tree, max_input_bytes=max_input_bytes, max_tool_result_bytes=max_tool_result_bytes)
 
 
@@ -90,6 +108,17 @@ def encode_command(command: Command) -> bytes:
         envelope["run_id"] = command.run_id
     envelope["payload"] = command.payload
     return _encode(envelope)
+
+
+def _id_in(data: bytes | str, decode: Callable[[bytes], _OnlyId]) -> str | None:
+    """The frame's command_id, so that whoever waits for its receipt gets one; None where it cannot be told."""
+    try:
+        raw = data.encode() if isinstance(data, str) else data
+        # Said twice, or said again further in: which one was meant is a guess.
+        found = decode(raw).command_id if raw.count(b"command_id") == 1 else None
+    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError):
+        return None
+    return found if is_id(found) else None
 
 
 def _command(tree: Any, *, max_input_bytes: int, max_tool_result_bytes: int) -> Command:

@@ -24,6 +24,9 @@ def root(tmp_path):
     (place / "src" / "main.py").write_text("print('Hello')\n")
     (place / ".git").mkdir()
     (place / ".git" / "config").write_text("Hello")
+    # Where the server itself keeps its runs, by default in the folder that the copilot is for.
+    (place / ".midstream").mkdir()
+    (place / ".midstream" / "midstream.db").write_text("Hello")
     (place / "bin.dat").write_bytes(b"\0\1Hello")
     return place
 
@@ -150,7 +153,7 @@ class TestEditing:
             assert (root / "a.txt").read_text() == "one\nzwei\nthree\n"
             assert (root / "a.txt").stat().st_mode & 0o777 == 0o755
             assert model.told() == ["a.txt was changed."]
-            assert sorted(path.name for path in root.iterdir()) == [".git", "a.txt", "bin.dat", "src"]
+            assert sorted(path.name for path in root.iterdir()) == [".git", ".midstream", "a.txt", "bin.dat", "src"]
 
     @pytest.mark.asyncio
     async def test_a_file_that_changed_meanwhile_is_asked_about_anew(self, root):

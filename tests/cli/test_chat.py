@@ -58,6 +58,21 @@ def test_edited_arguments_in_an_editor(chat, served, tmp_path):
     assert (served.folder / "note.txt").read_text() == "edited"
 
 
+def test_without_a_chosen_editor_one_that_is_there_is_taken(chat, served, tmp_path):
+    nano = tmp_path / "nano"
+    nano.write_text(f"#!{sys.executable}\nimport sys\nopen(sys.argv[1], 'w').write('{{\"text\": \"by nano\"}}')\n")
+    nano.chmod(0o755)
+    terminal = chat("write a note", EDITOR="", VISUAL="", PATH=str(tmp_path)).expect("approve?").type("e")
+    assert terminal.wait() == 0
+    assert (served.folder / "note.txt").read_text() == "by nano"
+
+
+def test_without_any_editor_it_is_said_how_to_edit_here(chat, tmp_path):
+    terminal = chat("write a note", EDITOR="", VISUAL="", PATH=str(tmp_path)).expect("approve?").type("e")
+    terminal.expect("type e and the arguments to replace").expect("nothing was changed")
+    assert terminal.type("n").wait() == 0
+
+
 def test_a_question_with_choices(chat):
     terminal = chat("ask me").expect("? Which colour?").expect("2  blue").expect("answer ›").type("2")
     assert terminal.wait() == 0

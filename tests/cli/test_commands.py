@@ -174,13 +174,14 @@ def test_correct_then_cancel_from_elsewhere(midstream, waiting):
     assert ": enough" in tail.stdout
     late = midstream("correct", waiting, "more")
     assert late.returncode == 1
-    assert "(run_ended); start a new one with `midstream chat`" in late.stderr
+    assert "start a new run in its thread (run_ended)" in late.stderr
 
 
 def test_what_does_not_wait_cannot_be_approved(midstream, waiting):
     done = midstream("approve", waiting)
     assert done.returncode == 1
-    assert "waits for no approval" in done.stderr
+    assert "waits for no approval; `midstream runs --status waiting`" in done.stderr
+    assert "waits for no answer" in midstream("answer", waiting, "blue").stderr
 
 
 # -- what goes wrong is one line that says what to do
@@ -216,6 +217,11 @@ def test_no_such_agent(midstream):
     assert "`midstream agents`" in _one_line(midstream("chat", "--agent", "nobody", "hi"))
 
 
+def test_an_address_under_which_no_midstream_answers(served):
+    said = _one_line(call("chat", "hi", "--url", f"{served.url}/elsewhere"))
+    assert "/elsewhere refused the connection: it answered 403: is it the address of a Midstream server?" in said
+
+
 def test_a_bad_address():
     assert "is no server address" in _one_line(call("runs", "--url", "ftp://x"))
 
@@ -236,7 +242,9 @@ def test_a_token_is_needed(mortal):
         ("nowhere_app:app", "there is no module 'nowhere_app' in"),
         ("some_app:nothing", "'some_app' has no 'nothing'; do you mean some_app:service?"),
         ("some_app", "'some_app' has no 'app'"),
-        ("some_app:name", "'some_app:name' is a str, not an app"),
+        ("some_app:name", "'some_app:name' is of type str, not an app"),
+        ("some_app:Midstream", "'some_app:Midstream' is a class, not an app"),
+        ("crooked_app:app", "importing 'crooked_app' failed: SyntaxError: invalid syntax (crooked_app.py, line 1)"),
         (
             "broken_app:app",
             "importing 'broken_app' failed: ZeroDivisionError: division by zero (broken_app.py, line 2)",
@@ -247,10 +255,11 @@ def test_a_token_is_needed(mortal):
 )
 def test_an_app_that_cannot_be_served(tmp_path, monkeypatch, target, text):
     (tmp_path / "broken_app.py").write_text("x = 1\nx / 0\n")
+    (tmp_path / "crooked_app.py").write_text("def f(:\n")
     (tmp_path / "needs_app.py").write_text("import missing_thing\n")
     (tmp_path / "some_app.py").write_text("from midstream.app import Midstream\nservice = Midstream([])\nname = 'x'\n")
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for name in ("broken_app", "needs_app", "some_app"):
+    for name in ("broken_app", "crooked_app", "needs_app", "some_app"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(NoApp) as refused:
         find_app(target, folder=tmp_path)

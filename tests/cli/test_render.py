@@ -115,7 +115,9 @@ def test_status_is_what_happens_now():
     started = ev.ToolStarted(tool_call_id="c", tool="t", label="Build", args_preview={}, args_digest="d", attempt=1)
     list(renderer.event(*events(started)))
     (status,) = renderer.event(*events(ev.ToolProgress(tool_call_id="c", text="linking", fraction=0.4)))
-    assert status == Status("Build: 40% linking")
+    assert status == Status("Build: 40% linking", goes_on=True)
+    (status,) = renderer.event(*events(ev.ToolProgress(tool_call_id="c", text="one\ntwo\n")))
+    assert status == Status("Build: two", goes_on=True)
 
 
 def test_one_message_speaks_at_a_time():
@@ -163,7 +165,7 @@ def test_an_approval_shows_its_diff_and_its_end():
         ("    -old", "remove"),
         ("    +new␛[2J", "add"),
         ("     same", "dim"),
-        ("    expires in 1 h 0 min, then: deny", "dim"),
+        ("    expires in 1 h, then: deny", "dim"),
     ]
     assert list(renderer.asks) == ["ap_1"]
     resolved = ev.ApprovalResolved(

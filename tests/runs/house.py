@@ -9,13 +9,12 @@ from midstream.runs.attachment import Attachment
 from midstream.runs.contract import Limits, Principal
 from midstream.runs.port import Port
 from midstream.runs.registry import Registry
-from midstream.testing import ManualClock
+from midstream_protocol.codec import decode_event
 from midstream_protocol.commands import Command, CommandPayload
 from midstream_protocol.events import Event
 from midstream_protocol.frames import Receipt
 from midstream_protocol.ids import new_id
 from midstream_protocol.order import verify
-from midstream_protocol.parse import parse_json
 from tests.runs.simple import ME, OneAgent, start
 
 PATIENCE_S = 20.0
@@ -124,7 +123,7 @@ class Reader:
 
     @property
     def events(self) -> list[Event]:
-        return [decoded(line) for line in self.lines]
+        return [decode_event(line) for line in self.lines]
 
     async def pull(self) -> None:
         while batch := await self.attachment.subscription.pull():
@@ -155,13 +154,6 @@ class Reader:
 
     def close(self) -> None:
         self.attachment.subscription.close()
-
-
-def decoded(line: bytes) -> Event:
-    from midstream_protocol.codec import decode_event  # noqa: PLC0415
-
-    assert parse_json(line, max_bytes=1 << 30)
-    return decode_event(line)
 
 
 class House:
@@ -201,7 +193,7 @@ class House:
         """kill -9: whatever it was doing, and nothing more of it is written."""
         self.held.broken = LogUnavailable("this server is dead")
         self.held.release()
-        mine = asyncio.all_tasks() - self._before - {asyncio.current_task()}  # type: ignore[arg-type]
+        mine = asyncio.all_tasks() - self._before - {asyncio.current_task()}
         for task in mine:
             task.cancel()
         if mine:
@@ -251,8 +243,12 @@ class House:
     async def log(self, run_id: str, *, ended: bool = True) -> list[Event]:
         """Everything that happened; what it says must be in order."""
         reader = await self.attach(run_id)
-        events = await reader.all() if ended else (await reader.pull(), reader.events)[1]
+        if ended:
+            await reader.all()
+        else:
+            await reader.pull()
         reader.close()
+        events = reader.events
         assert verify(events, ended=ended) == []
         return events
 

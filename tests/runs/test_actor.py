@@ -460,7 +460,7 @@ async def test_one_call_is_cancelled_and_the_run_goes_on(house: Open) -> None:
     receipt = await server.send(run, RunCancel(tool_call_id="t1"))
     assert receipt.status == "accepted"
     assert (await reader.all())[-1].payload.result == "went on"
-    assert (await server.send(run, RunCancel(tool_call_id="t1"))).code == "run_ended"
+    assert (await server.send(run, RunCancel(tool_call_id="t1"))).code == "already_resolved"
     assert (await server.send(run, RunCancel(tool_call_id="t2"))).code == "unknown_call"
 
 

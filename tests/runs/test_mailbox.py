@@ -7,7 +7,7 @@ import pytest
 
 from midstream.log import LogUnavailable
 from midstream.runs.contract import Stopping
-from midstream.runs.inputs import Tick
+from midstream.runs.inputs import Recovered, Tick
 from midstream.runs.mailbox import Mailbox
 
 pytestmark = pytest.mark.asyncio
@@ -19,10 +19,10 @@ def reply() -> Any:
 
 async def test_control_is_taken_first() -> None:
     mailbox = Mailbox(output_lane=2)
-    await mailbox.put_output("said")  # type: ignore[arg-type]
+    await mailbox.put_output(Recovered())
     mailbox.put_control(Tick())
     assert [posted.item for posted in await mailbox.take(1)] == [Tick()]
-    assert [posted.item for posted in await mailbox.take(1)] == ["said"]
+    assert [posted.item for posted in await mailbox.take(1)] == [Recovered()]
     assert mailbox.idle
 
 

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from tests.runs.world import OPS, Op, World, finish
 
 # Mostly what a run is made of; ends and crashes end the story, so they are rarer.
-_WEIGHTS = ["say"] * 9 + ["say_two"] + ["command"] * 5 + ["beat"] * 9 + ["take", "time", "repeat", "crash", "end", "offer"]
+_WEIGHTS = (
+    ["say"] * 9 + ["say_two"] + ["command"] * 5 + ["beat"] * 9 + ["take", "time", "repeat", "crash", "end", "offer"]
+)
 
 _STEP = st.tuples(st.sampled_from(_WEIGHTS), st.integers(0, 24), st.integers(0, 7), st.integers(0, 7))
 

@@ -247,14 +247,13 @@ async def test_a_header_from_before_the_end_makes_no_feed(house: Open) -> None:
         if calls == 1:
             go.set()
             actor = living.actors[asked]
-            while not actor.ended:
-                await asyncio.sleep(0)
             await living.settled(asked)
-            while living.holds(actor.feed):
-                await asyncio.sleep(0)
+            if living._background:
+                await soon(asyncio.wait(list(living._background)))
+            assert not living.holds(actor.feed)
         return found
 
-    living.header = slow  # type: ignore[method-assign]
+    living.header = slow  # type: ignore[method-assign, assignment]
     reader = await server.attach(run)
     assert types(await reader.all())[-1] == "run.completed"
     assert calls == 2
@@ -276,7 +275,7 @@ async def test_a_failing_attach_leaves_nobody_listening(house: Open) -> None:
     async def fails(*_: Any) -> Any:
         raise LogUnavailable("gone")
 
-    threads.get = fails  # type: ignore[method-assign]
+    threads.get = fails  # type: ignore[method-assign, assignment]
     from midstream_protocol.errors import Unavailable  # noqa: PLC0415
 
     with pytest.raises(Unavailable):

@@ -288,8 +288,8 @@ async def test_an_agent_that_is_gone(house: Open) -> None:
     await (await server.attach(run)).pull()
     await server.crash()
     known = server.agents.program, server.agents.rules
-    server.agents.program = lambda _start: None  # type: ignore[method-assign]
-    server.agents.rules = lambda _name: None  # type: ignore[method-assign]
+    server.agents.program = lambda _start: None  # type: ignore[method-assign, assignment]
+    server.agents.rules = lambda _name: None  # type: ignore[method-assign, assignment]
     await server.open()
     assert server.registry.missing_agents == {f"{namespace(ME.id)}.{run}": "a"}
     assert (await server.send(run, RunCorrect(text="x"))).code == "not_steerable"
@@ -304,7 +304,7 @@ async def test_a_run_of_an_agent_that_is_gone_can_be_cancelled(house: Open) -> N
     server = await house(for_ever)
     run = await server.start()
     await server.crash()
-    server.agents.program = lambda _start: None  # type: ignore[method-assign]
+    server.agents.program = lambda _start: None  # type: ignore[method-assign, assignment]
     await server.open()
     assert (await server.send(run, RunCancel())).status == "accepted"
     assert (await server.log(run))[-1].type == "run.cancelled"
@@ -403,6 +403,7 @@ async def test_a_run_that_is_started_or_woken_while_the_server_goes_down_is_left
     async def body(port: Port) -> None:
         if ending:
             await port.end("next")
+            return
         await (port.ask(question(port)) if port.start.input == "hello" else asyncio.Event().wait())
 
     ending = False
@@ -481,7 +482,7 @@ async def test_one_run_that_cannot_be_taken_up_does_not_stop_the_others(house: O
             raise ZeroDivisionError
         return program(start_record)
 
-    server.agents.program = fails  # type: ignore[method-assign]
+    server.agents.program = fails  # type: ignore[method-assign, assignment]
     await server.open()
     assert (await server.log(good))[-1].payload.result == "back"
     assert await server.registry.view(ME, bad)
@@ -506,7 +507,7 @@ async def test_a_waking_run_has_one_actor(house: Open) -> None:
         await go.wait()
         return await load(key)
 
-    server.held.log.load = slow  # type: ignore[method-assign]
+    server.held.log.load = slow  # type: ignore[method-assign, assignment]
     server.clock._now += 6
     sweeping = asyncio.ensure_future(server.registry._living._claim_due())
     await soon(reading.wait())
@@ -565,8 +566,14 @@ async def test_an_offer_to_a_run_that_is_being_handed_over_is_not_told_that_it_e
     await (await server.attach(run)).until("run.step")
     draining = asyncio.ensure_future(server.registry.drain(0))
     actor = next(iter(server.registry._living.actors.values()))
-    while actor.mailbox._closed is None:
-        await asyncio.sleep(0)
+    closed, close = asyncio.Event(), actor.mailbox.close
+
+    def closing(reason: Exception | None = None) -> None:
+        close(reason)
+        closed.set()
+
+    actor.mailbox.close = closing  # type: ignore[method-assign]
+    await soon(closed.wait())
     with pytest.raises(ProtocolError) as refused:
         await server.registry.offer(ME, run, client_id="south", tools=[])
     assert refused.value.code == "draining"

@@ -194,7 +194,7 @@ async def test_a_queue_goes_on_when_the_server_died_between_an_end_and_the_next(
     queued = (await ask(server, start("2", thread_id="t", if_busy="queue"))).run_id
     # The end is written, and nothing behind it.
     server.held.records = store.records
-    server.registry._living.threads._records = _Broken()  # type: ignore[assignment]
+    server.registry._living.threads._records = _Broken()
     go.set()
     await server.log(first)
     await server.crash()
@@ -248,7 +248,10 @@ async def test_a_queued_run_can_be_cancelled(house: Open) -> None:
     third = (await ask(server, start("3", thread_id="t", if_busy="queue"))).run_id
     assert (await server.send(queued, RunCancel())).status == "accepted"
     assert types(await server.log(queued))[-1] == "run.cancelled"
-    await server.clock.advance(1)
+    living = server.registry._living
+    await soon(living.settled(f"{namespace(ME.id)}.{queued}"))
+    while living._background:
+        await soon(asyncio.wait(list(living._background)))
     frame = (await server.attach(third)).attachment.frame("c")
     assert frame.queue_position == 1
     assert len(server.ports) == 1

@@ -109,7 +109,8 @@ class World:
 
     def replayed(self) -> RunState:
         loaded = drive(self.store.log.load(RUN))
-        return drive(load_state(self.store.log, loaded, run_id="run_1"))
+        state: RunState = drive(load_state(self.store.log, loaded, run_id="run_1"))
+        return state
 
     # -- posting
 
@@ -140,7 +141,7 @@ class World:
 
     def _close(self, posted: list[Posted]) -> None:
         for item in posted:
-            self.waiting.discard(item.reply)  # type: ignore[arg-type]
+            self.waiting.discard(item.reply)
 
     def _replies(self, posted: list[Posted], beat: Beat) -> None:
         asked = [item.reply for item in posted if item.reply is not None]
@@ -370,7 +371,7 @@ def draft(world: World, kind: int, n: int, m: int) -> list[Payload]:
         case 14:
             call = pick(calls_in(state, "preparing", "running", "background", "requested"), n) or f"t{n}"
             outcomes: list[Any] = ["not_started", "failed", "unknown"]
-            outcome = outcomes[m % 3] if m == 7 or call not in calls_in(state, "preparing") else "not_started"
+            outcome: Any = outcomes[m % 3] if m == 7 or call not in calls_in(state, "preparing") else "not_started"
             return [ev.ToolFailed(tool_call_id=call, code="tool_error", text="", outcome=outcome, retryable=False)]
         case 15 | 16:
             call = pick(calls_in(state, "preparing", "running"), n) or f"t{n}"
@@ -412,7 +413,7 @@ def draft(world: World, kind: int, n: int, m: int) -> list[Payload]:
             return [(ev.PlanCreated if m % 2 else ev.PlanUpdated)(todos=[])]
         case 20:
             statuses: list[Any] = ["running", "waiting", "queued"]
-            status = statuses[m % 3] if n == 7 else "running"
+            status: Any = statuses[m % 3] if n == 7 else "running"
             return [ev.RunStatusChanged(status=status, phase="working", text="")]
         case 21:
             return [

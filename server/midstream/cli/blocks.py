@@ -38,9 +38,10 @@ class Break(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """What happens just now; replaces the status before. Empty: nothing."""
+    """What happens just now; replaces the status before. Empty: nothing. `goes_on`: it is the same thing, further on."""
 
     text: str
+    goes_on: bool = False
 
 
 Part = Line | Stream | Break | Status

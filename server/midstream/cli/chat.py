@@ -12,7 +12,7 @@ from midstream.cli import keys
 from midstream.cli.blocks import Style
 from midstream.cli.failure import EXIT_INTERRUPTED, EXIT_OK, Explained, explain
 from midstream.cli.following import Following
-from midstream.cli.invoked import invoked
+from midstream.cli.invoked import command
 from midstream.cli.keys import Correct, Quit, Say
 from midstream.cli.safe_text import safe_line
 from midstream.cli.terminal import Terminal, Typist
@@ -70,17 +70,18 @@ class _Conversation:
         try:
             return await (self._converse(client) if self._loops else self._once(client))
         finally:
-            await stop(ticking)
             if self._typist is not None:
                 self._typist.stop()
             if not self._options.watch_only:
                 loop.remove_signal_handler(signal.SIGINT)
             self._terminal.unask()
+            await stop(ticking)
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(1)
-            self._terminal.tick()
+            if not self._terminal_lent:
+                self._terminal.tick()
 
     async def _once(self, client: Client) -> int:
         options = self._options
@@ -186,8 +187,8 @@ class _Conversation:
 
     def _farewell(self) -> None:
         if self._following is not None:
-            run_id = safe_line(self._following.run.run_id)
-            self._terminal.note(f"left; the run goes on. Come back with: {invoked()} chat --run {run_id}")
+            back = command(f"chat --run {safe_line(self._following.run.run_id)}", url=self.url)
+            self._terminal.note(f"left; the run goes on. Come back with: {back}")
 
     # -- what comes from outside
 

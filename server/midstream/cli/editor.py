@@ -21,7 +21,8 @@ async def edited(value: dict[str, Any]) -> dict[str, Any]:
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or next(filter(shutil.which, FALLBACKS), None)
     if not editor:
         raise ValueError(
-            f"there is no editor, and $EDITOR is not set; type e and the arguments to replace. Now: {json.dumps(value, ensure_ascii=False)}"
+            "there is no editor, and $EDITOR is not set; type e and the arguments to replace."
+            f" Now: {json.dumps(value, ensure_ascii=False)}"
         )
     # Made by mkstemp: readable by its owner alone, for it may hold what others must not see.
     handle, name = tempfile.mkstemp(prefix="midstream-", suffix=".json")

@@ -26,7 +26,6 @@ EXIT_OF: Final = {
 }
 
 
-
 class NothingWaits(Exception):
     """There is no one thing to answer; the text says what there is."""
 
@@ -59,8 +58,8 @@ def explain(error: Exception, *, url: str) -> str:
             wrong = "; ".join(f"{each.path or '/'}: {each.text}" for each in error.errors)
             return f"the arguments do not fit: {safe_line(wrong)}"
         case ProtocolError():
-            hint = next((text for kind, text in _HINTS.items() if isinstance(error, kind)), "")
-            return f"{safe_line(error.text)} ({safe_line(error.code)})" + (f"; {hint.format(program=invoked())}" if hint else "")
+            hint = next((f"; {text}" for kind, text in _HINTS.items() if isinstance(error, kind)), "")
+            return f"{safe_line(error.text)} ({safe_line(error.code)}){hint.format(program=invoked())}"
     return safe_text(str(error))
 
 

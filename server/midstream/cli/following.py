@@ -7,7 +7,7 @@ from typing import Final
 from midstream.cli import keys
 from midstream.cli.acting import Actions, Stage
 from midstream.cli.failure import EXIT_FAILED, EXIT_OF
-from midstream.cli.invoked import invoked
+from midstream.cli.invoked import command
 from midstream.cli.keys import Approve, Deny, Edit, Hold, Intent, Quit, Reply, Say, Stop
 from midstream.cli.render import Ask, Renderer
 from midstream.cli.safe_text import safe_line
@@ -45,6 +45,7 @@ class Following:
         self.next_run_id: str | None = None
         """The run that a correction started because this one was over."""
         self._terminal = terminal
+        self._url = stage.url
         self._leave = leave
         self._person = person
         self._yes = yes
@@ -133,7 +134,7 @@ class Following:
             run_id = safe_line(self.run.run_id)
             approval = isinstance(ask, ApprovalRequired)
             how = f"approve|deny {run_id} {safe_line(key)}" if approval else f"answer {run_id} TEXT"
-            self._terminal.note(f"waiting for an answer, from another terminal: {invoked()} {how}", "ask")
+            self._terminal.note(f"waiting for an answer, from another terminal: {command(how, url=self._url)}", "ask")
 
     def _approves(self, ask: Ask) -> bool:
         return self._yes and isinstance(ask, ApprovalRequired)

@@ -1,11 +1,14 @@
 """How this program is called from where it was called: what a person is told to type must work as it stands."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Final
 
 NAME: Final = "midstream"
+DEFAULT_URL: Final = "http://127.0.0.1:8484"
+URL_VARIABLE: Final = "MIDSTREAM_URL"
 
 
 def invoked() -> str:
@@ -19,3 +22,9 @@ def invoked() -> str:
         return NAME
     path, here = called.absolute(), Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def command(words: str, *, url: str) -> str:
+    """What to type to give this command to the server at `url`, from another terminal like this one."""
+    elsewhere = "" if url == (os.environ.get(URL_VARIABLE) or DEFAULT_URL) else f" --url {url}"
+    return f"{invoked()} {words}{elsewhere}"

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from midstream.cli.options import DEFAULT_URL, RunId, Token, Url, run_client
+from midstream.cli.invoked import DEFAULT_URL
+from midstream.cli.options import RunId, Token, Url, run_client
 from midstream.cli.safe_text import safe_line, safe_text
 from midstream.client import Address, Rest
 
@@ -134,7 +135,7 @@ def _cell(value: Any) -> str:
 
 
 def _print(columns: tuple[str, ...], rows: list[tuple[Any, ...]], *, flexible: set[str]) -> None:
-    """`flexible` columns are broken into lines where the terminal is narrow; the others are to be copied as they are."""
+    """`flexible` columns are broken into lines where the terminal is narrow; the others can be copied as they are."""
     if not sys.stdout.isatty():
         for row in rows:
             typer.echo("\t".join(safe_line(_cell(value)) for value in row))

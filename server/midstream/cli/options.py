@@ -6,16 +6,15 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import structlog
 import typer
 
 from midstream.cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, Explained, explain
+from midstream.cli.invoked import URL_VARIABLE
 
-DEFAULT_URL: Final = "http://127.0.0.1:8484"
-
-Url = Annotated[str, typer.Option("--url", envvar="MIDSTREAM_URL", help="The server's address.")]
+Url = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="The server's address.")]
 Token = Annotated[
     str | None,
     typer.Option("--token", envvar="MIDSTREAM_TOKEN", help="The server's bearer token.", show_envvar=True),

@@ -1,7 +1,7 @@
 """Events to lines: what a person sees of a run. A pure state machine; `terminal` does the printing."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -14,6 +14,9 @@ from midstream_protocol.frames import RunAttached, RunReset
 from midstream_protocol.view import View, view_from_builtins
 
 Ask = ApprovalRequired | InputRequired
+
+STATUS_LABEL_CHARS: Final = 40
+"""Of a call's label beside its progress: a status has one line, and the progress is the news."""
 
 
 class Renderer:
@@ -242,9 +245,12 @@ class Renderer:
         if payload.chunk is not None:
             yield from blocks.block(blocks.value_text(payload.chunk.data))
         done = "" if payload.fraction is None else f" {payload.fraction:.0%}"
-        text = "" if payload.text is None else f" {safe_line(payload.text)}"
+        # The newest line: a command's output comes as it was written.
+        news = (payload.text or "").rstrip().rpartition("\n")[2]
+        text = f" {safe_line(news)}" if news else ""
         if done or text:
-            yield Status(f"{self._label(payload.tool_call_id)}:{done}{text}")
+            label = safe_line(self._label(payload.tool_call_id), limit=STATUS_LABEL_CHARS)
+            yield Status(f"{label}:{done}{text}", goes_on=True)
 
     def _failed_call(self, payload: ev.ToolFailed) -> Iterator[Part]:
         yield Status("")

@@ -9,8 +9,8 @@ import typer
 
 from midstream.cli import blocks
 from midstream.cli.failure import NothingWaits
-from midstream.cli.invoked import invoked
-from midstream.cli.options import DEFAULT_URL, RunId, Token, Url, run_client
+from midstream.cli.invoked import DEFAULT_URL, invoked
+from midstream.cli.options import RunId, Token, Url, run_client
 from midstream.cli.safe_text import safe_line
 from midstream.client import Address, Pending, Rest
 from midstream_protocol.commands import (

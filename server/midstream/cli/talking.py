@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from midstream.cli.chat import ChatOptions, chat
-from midstream.cli.options import DEFAULT_URL, RunId, Token, Url, run_client
+from midstream.cli.invoked import DEFAULT_URL
+from midstream.cli.options import RunId, Token, Url, run_client
 
 
 def chat_command(

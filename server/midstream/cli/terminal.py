@@ -81,8 +81,8 @@ class Terminal:
                     self._write(f"{text}\n", style)
                 case Break():
                     self._newline()
-                case Status(text):
-                    if text != self._status:
+                case Status(text, goes_on):
+                    if text != self._status and not goes_on:
                         self._since = self._now()
                     self._status = text
         self._settle()

@@ -206,8 +206,12 @@ class Connection:
         return self.wire.frame(Heartbeat(now=now, runs=runs))
 
     def next_ready(self) -> tuple[Slot, Subscription] | None:
-        """The run whose turn it is. Its turn is over with `events` or `lost`."""
-        while self._ready:
+        """The run whose turn it is. Its turn is over with `events` or `lost`.
+
+        None while control frames wait: a run may have been attached while another was read from the log, and its
+        `run.attached` goes before its events.
+        """
+        while self._ready and not self._control:
             slot = self._ready.popleft()
             # Cleared before the pull: what arrives while it waits for the log must wake the slot again.
             slot.ready = False

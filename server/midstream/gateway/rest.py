@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 MAX_PAGE: Final = 200
 MAX_KEY_CHARS: Final = 255
 
+_LEFT_OUT: Final = frozenset({"v", "run_id", "command_id"})
+"""What a command's body need not say: the path, the Idempotency-Key or the server does."""
+
 _STATUSES: Final[tuple[str, ...]] = get_args(RunStatus)
 
 _Endpoint = Callable[[Request, Principal], Awaitable[Response]]
@@ -120,6 +123,8 @@ class Rest:
     async def _command(self, request: Request, principal: Principal) -> Response:
         run_id = path_run_id(request)
         fields = await json_object(request, max_bytes=self._gateway.options.max_frame_bytes)
+        # Null is absent, as in every command.
+        fields = {name: value for name, value in fields.items() if value is not None or name not in _LEFT_OUT}
         if fields.setdefault("run_id", run_id) != run_id:
             raise Malformed("$.run_id: another run than the path's; leave it out")
         fields.setdefault("v", PROTOCOL_VERSION)

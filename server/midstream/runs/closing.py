@@ -167,7 +167,8 @@ def _signed(payload: RunCompleted | RunFailed | RunCancelled) -> Planned:
     try:
         digest = terminal_digest(payload)
     except ValueError:
-        # An agent's own words (a label, a failure's text) can hold half a surrogate pair. The digest is of what is sent.
+        # An agent's own words (a label, a failure's text) can hold half a surrogate pair. The digest is of what is
+        # sent, so it is replaced here and not by the encoder.
         plain = json_safe(msgspec.to_builtins(payload), max_depth=64)
         payload = msgspec.convert(plain, type(payload))
         digest = terminal_digest(payload)

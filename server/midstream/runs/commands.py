@@ -16,7 +16,7 @@ from midstream.runs.closing import close_question
 from midstream.runs.contract import CallRecord, Limits, ResultRecord, Rules
 from midstream.runs.drafts import HELD_FOR_APPROVAL, resumed
 from midstream.runs.inputs import Asked, Decision, Planned
-from midstream.runs.state import Answer, OpenQuestion, RunState
+from midstream.runs.state import Answer, CallState, OpenQuestion, RunState
 from midstream_protocol.codec import json_safe
 from midstream_protocol.commands import (
     ApprovalRespond,
@@ -160,13 +160,7 @@ def _cancel_call(state: RunState, asked: Asked, ask: RunCancel, call_id: str) ->
     if call is None:
         raise UnknownCall("this run has no such tool call")
     if not call.open:
-        raise (
-            RunEnded("the run has ended")
-            if state.ended
-            else AlreadyResolved(
-                "the call is over already", resolution={"decision": call.state, "by": call.client_id or "tool"}
-            )
-        )
+        raise _over(call)
     effect = RunCancelling(
         mode=ask.mode,
         tool_call_id=call_id,
@@ -296,7 +290,7 @@ def _tool_result(door: Door, asked: Asked, decision: Decision) -> list[Payload]:
     if asked.client_id != call.client_id:
         raise Forbidden("another client hosts this call: only it may answer")
     if not call.open:
-        raise AlreadyResolved("the call is over already", resolution={"decision": call.state, "by": call.client_id})
+        raise _over(call)
     if state.ended:
         raise RunEnded("the run has ended")
     if ask.ok is None:
@@ -354,11 +348,18 @@ def _open(door: Door, key: str, kind: type, word: str) -> OpenQuestion:
             raise Expired(f"this {word} has expired")
         return question
     answer = door.state.answers.get(key)
-    if answer is None or key in door.state.calls:
+    if answer is None or answer.kind is not kind:
         raise NotFound(f"this run has no such {word}")
     if answer.decision == "expired":
         raise Expired(f"this {word} has expired", resolution=_resolution(answer))
     raise AlreadyResolved(f"this {word} was answered already", resolution=_resolution(answer))
+
+
+def _over(call: CallState) -> AlreadyResolved:
+    """Why nothing more can be said of a call. Also after the run's end: it is the most specific that is true."""
+    by = call.client_id or "tool"
+    resolution = {"decision": call.state, "by": by, "at_seq": call.ended_seq}
+    return AlreadyResolved("the call is over already", resolution=resolution)
 
 
 def _resolution(answer: Answer) -> dict[str, Any]:

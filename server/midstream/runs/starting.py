@@ -90,7 +90,6 @@ class Starter:
         ask = command.payload
         assert isinstance(ask, RunStart)
         agent = self._checked(ask)
-        space = namespace(principal.id)
         run_id = ask.run_id or self._derived("run", principal, command)
         thread_id = ask.thread_id or self._derived("thread", principal, command)
         run = store_key(principal.id, run_id)

@@ -60,6 +60,8 @@ class Answer(Struct, kw_only=True, frozen=True, omit_defaults=True):
     `completed`/`failed` of a client-run tool (then `value`, or `code` and `text`).
     """
 
+    kind: type[ApprovalRequired | InputRequired | ToolRequested]
+    """What was asked."""
     key: str
     seq: int
     decision: str
@@ -95,6 +97,7 @@ class CallState:
     opened_ms: int = 0
     started_seq: int = 0
     """Its newest start or request (0: none yet)."""
+    ended_seq: int = 0
 
     @property
     def open(self) -> bool:
@@ -225,12 +228,14 @@ class RunState:
         """
         if self.ended or self.status == "queued":
             return self.status
+        if not self.questions or self.message or self.cancelling is not None:
+            return "running"
         # A call whose repetition a person is asked about is not under way, whatever its events say so far.
-        busy = self.message or any(
+        busy = any(
             c.state in ("running", "background") and self.open_approval_of(c.tool_call_id) is None
             for c in self.calls.values()
         )
-        return "waiting" if self.questions and not busy and self.cancelling is None else "running"
+        return "running" if busy else "waiting"
 
     def wake_at(self) -> int | None:
         """Unix ms of the next deadline that is in the log."""
@@ -370,18 +375,19 @@ def _tool_pending(state: RunState, p: ToolPending, _seq: int, _ts: int) -> None:
 
 def _tool_completed(state: RunState, p: ToolCompleted, seq: int, _ts: int) -> None:
     call = state.calls[p.tool_call_id]
-    call.state, call.outcome = "completed", "completed"
+    call.state, call.outcome, call.ended_seq = "completed", "completed", seq
     if state.questions.pop(p.tool_call_id, None) is not None:
         state.answers[p.tool_call_id] = Answer(
-            key=p.tool_call_id, seq=seq, decision="completed", by=call.client_id or ""
+            kind=ToolRequested, key=p.tool_call_id, seq=seq, decision="completed", by=call.client_id or ""
         )
 
 
 def _tool_failed(state: RunState, p: ToolFailed, seq: int, _ts: int) -> None:
     call = _call(state, p.tool_call_id, "", "", None, 0)
-    call.state, call.outcome = "failed", p.outcome
+    call.state, call.outcome, call.ended_seq = "failed", p.outcome, seq
     if state.questions.pop(p.tool_call_id, None) is not None:
         state.answers[p.tool_call_id] = Answer(
+            kind=ToolRequested,
             key=p.tool_call_id,
             seq=seq,
             decision="failed",
@@ -402,7 +408,13 @@ def _approval_required(state: RunState, p: ApprovalRequired, _seq: int, ts_ms: i
 def _approval_resolved(state: RunState, p: ApprovalResolved, seq: int, _ts: int) -> None:
     question = state.questions.pop(p.approval_id, None)
     state.answers[p.approval_id] = Answer(
-        key=p.approval_id, seq=seq, decision=p.decision, by=p.by, reason=p.reason, edited=p.edited
+        kind=ApprovalRequired,
+        key=p.approval_id,
+        seq=seq,
+        decision=p.decision,
+        by=p.by,
+        reason=p.reason,
+        edited=p.edited,
     )
     if p.grant_id is not None and question is not None and isinstance(question.payload, ApprovalRequired):
         state.grants[question.payload.tool] = p.grant_id
@@ -414,11 +426,18 @@ def _input_required(state: RunState, p: InputRequired, _seq: int, _ts: int) -> N
     state.questions[p.input_id] = OpenQuestion(key=p.input_id, payload=p, expires_ms=parse_iso(p.expires_at))
 
 
-def _input_resolved(state: RunState, p: InputResolved, seq: int, _ts: int) -> None:
-    state.questions.pop(p.input_id, None)
-    gone = p.by == SYSTEM
+def _input_resolved(state: RunState, p: InputResolved, seq: int, ts_ms: int) -> None:
+    question = state.questions.pop(p.input_id, None)
+    # The event does not say why nobody answered, but its time does: a cancel comes before the deadline.
+    late = question is None or question.expires_ms <= ts_ms
+    unanswered = "expired" if late else "cancelled"
     state.answers[p.input_id] = Answer(
-        key=p.input_id, seq=seq, decision="expired" if gone else "answered", by=p.by, value=p.answer
+        kind=InputRequired,
+        key=p.input_id,
+        seq=seq,
+        decision=unanswered if p.by == SYSTEM else "answered",
+        by=p.by,
+        value=p.answer,
     )
 
 

@@ -271,7 +271,7 @@ class Supervisor:
             await self._waking_up(lease.run, self._recover(lease))
         except LogError as error:
             _log.warning("a run waits for its log", run=lease.run, error=str(error))
-        except Exception:
+        except Exception:  # noqa: BLE001 - the edge: whatever is wrong with a run is its own trouble
             # One run that cannot be read must not keep the others waiting, nor the server from starting.
             _log.exception("a run cannot be taken up", run=lease.run)
 

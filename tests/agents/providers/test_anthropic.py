@@ -5,6 +5,7 @@ import itertools
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -417,9 +418,21 @@ async def test_no_server_is_unreachable() -> None:
     async with model_server() as server:
         pass
     provider = a_provider(server.base_url)
-    with pytest.raises(ModelUnreachable):
+    with structlog.testing.capture_logs() as logged, pytest.raises(ModelUnreachable):
         [_ async for _ in provider.stream(a_request())]
     await provider.aclose()
+    (entry,) = logged
+    assert entry["at"] == server.base_url
+    assert "connection attempts failed" in entry["cause"]
+
+
+async def test_the_servers_log_does_not_quote_the_provider() -> None:
+    reply = error_reply(401, "authentication_error", "the key s3cret is wrong")
+    with structlog.testing.capture_logs() as logged, pytest.raises(ModelDenied):
+        await answer(reply)
+    assert [(entry["code"], entry["cause"]) for entry in logged] == [
+        (ModelDenied.code, "AuthenticationError: status 401")
+    ]
 
 
 @pytest.mark.parametrize(

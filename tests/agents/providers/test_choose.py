@@ -69,6 +69,12 @@ def test_scripted(script: str) -> None:
         assert "no real model" in sentence
 
 
+def test_scripted_alone_is_a_tour() -> None:
+    name, _, sentence = choose(model="scripted")
+    assert name == "scripted"
+    assert "a tour (no real model)" in sentence
+
+
 def test_a_named_model_beats_the_script_setting(script: str) -> None:
     assert choose(model="some-model", api_key="k", script=script)[0] == "anthropic"
 
@@ -79,11 +85,10 @@ def test_a_named_model_beats_the_script_setting(script: str) -> None:
         ({"model": "some-model"}, "ANTHROPIC_API_KEY"),
         ({"model": "anthropic:some-model", "api_key": ""}, "ANTHROPIC_API_KEY"),
         ({"model": "anthropic:", "api_key": "k"}, "MIDSTREAM_MODEL"),
-        ({"model": "scripted"}, "MIDSTREAM_MODEL"),
         ({"model": "scripted:/nowhere.yaml"}, "/nowhere.yaml"),
         ({"local_ok": False}, "ANTHROPIC_API_KEY"),
         ({"model": "local", "local_ok": False}, "MIDSTREAM_MODEL"),
-        ({"base_url": "localhost:80"}, "base URL"),
+        ({"base_url": "localhost:80"}, "ANTHROPIC_BASE_URL: the base URL"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_setting(settings: dict[str, Any], says: str) -> None:

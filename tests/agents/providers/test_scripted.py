@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -268,8 +269,14 @@ def test_a_file_may_be_json(tmp_path: Path) -> None:
     assert load_script(path) == load_script({"turns": says("Hello")})
 
 
-def test_the_demo_we_ship_is_a_script() -> None:
+def test_the_demo_we_ship_is_a_script(tmp_path: Path) -> None:
     demo = load_script(Path(script_module.__file__).with_name("demo.yaml"))
-    calls = [step.call.tool for turn in demo.turns for step in turn.steps if step.call is not None]
-    assert calls == ["list_files", "edit_file"]
+    calls = [step.call for turn in demo.turns for step in turn.steps if step.call is not None]
+    assert [call.tool for call in calls] == ["list_files", "edit_file", "run_command"]
     assert demo.loop
+    # It leaves nothing behind: making the file anew must work the next time too.
+    made = tmp_path / calls[1].args["path"]
+    made.write_text(calls[1].args["new"])
+    quick = calls[2].args["command"].replace("sleep 1", ":")
+    subprocess.run(["/bin/sh", "-c", quick], cwd=tmp_path, check=True, capture_output=True)
+    assert not made.exists()

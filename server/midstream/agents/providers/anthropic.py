@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import anthropic
 import httpx2
+import structlog
 from anthropic.types import RawMessageStreamEvent
 
 from midstream.agents.conversation import new_call_id
@@ -50,6 +51,8 @@ LIMITS: Final = httpx2.Limits(max_connections=1000, max_keepalive_connections=10
 
 # What a server without authentication is sent: the SDK insists on a key.
 NO_KEY: Final = "none"
+
+_log = structlog.get_logger("midstream.anthropic")
 
 _Stream = anthropic.AsyncStream[RawMessageStreamEvent]
 
@@ -107,7 +110,9 @@ class AnthropicProvider:
         except ModelError:
             raise
         except Exception as error:
-            raise _model_error(error, model=model) from error
+            failed = _model_error(error, model=model)
+            _log.warning("a model call failed", code=failed.code, at=_where(self._client.base_url), cause=_cause(error))
+            raise failed from error
         yield finished
 
     async def _open(self, request: ModelRequest, *, model: str) -> _Stream:
@@ -172,6 +177,23 @@ def _model_error(error: Exception, *, model: str) -> ModelError:
         case _:
             # Bytes that are no event, or an event of a shape that nobody expected.
             return ModelFailed("The model's provider sent something unreadable.")
+
+
+def _where(url: httpx2.URL) -> str:
+    # Without its path and the credentials that may stand in it.
+    return f"{url.scheme}://{url.netloc.decode('ascii', 'replace')}"
+
+
+def _cause(error: BaseException) -> str:
+    """For the server's own log. Without the provider's words, which may quote the conversation."""
+    if isinstance(error, anthropic.APIStatusError):
+        return f"{type(error).__name__}: status {error.status_code}"
+    first = error
+    while first.__cause__ is not None:
+        first = first.__cause__
+    # A connection's error speaks of the connection; what cannot be parsed stands in the parser's.
+    lost = isinstance(error, anthropic.APIConnectionError | httpx2.TransportError)
+    return f"{type(first).__name__}: {first}" if lost and str(first) else type(first).__name__
 
 
 def _direct_client(base_url: str) -> httpx2.AsyncClient:

@@ -31,8 +31,9 @@ def choose_provider(
     """The provider, whose `default_model` is the chosen model, and a sentence for the start line.
 
     `model` is the setting: `scripted:PATH`, `scripted` (`script`, else a tour that we ship), `local`, `anthropic:NAME`,
-    or a plain NAME of Anthropic's API. None: scripted if there is a script, Anthropic if there is a key or a base URL, else the embedded
-    model if `local_ok`. Raises `ValueError` that names the setting to change. The choice may take a second (imports).
+    or a plain NAME of Anthropic's API. None: scripted if there is a script, Anthropic if there is a key or a base URL,
+    else the embedded model if `local_ok`. Raises `ValueError` that names the setting to change. The choice may take a
+    second (imports).
     """
     kind, _, name = (model or "").strip().partition(":")
     match kind:
