@@ -116,7 +116,7 @@ def test_all_that_is_wrong_is_said_at_once_and_an_argument_by_its_name(monkeypat
     with pytest.raises(BadSettings) as wrong:
         load_settings(port=-1)
     first, *lines = str(wrong.value).split("\n")
-    assert first == ""
+    assert first == "2 settings are wrong:"
     assert sorted(line.partition(": ")[0] for line in lines) == ["  --port", "  MIDSTREAM_HEARTBEAT_S"]
 
 

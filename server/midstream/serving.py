@@ -24,6 +24,7 @@ from midstream.agents.tools.signature import BadTool
 from midstream.app import Midstream
 from midstream.gateway.options import OVERSIZE_FACTOR
 from midstream.gateway.origin import is_loopback
+from midstream.gateway.uvicorn_http import MidstreamHttpProtocol
 from midstream.gateway.uvicorn_ws import MidstreamProtocol
 from midstream.log import LogError
 from midstream.settings import DEFAULT_PORT, BadSettings, Settings, unknown_variables
@@ -43,6 +44,11 @@ BACKLOG: Final = 2048
 
 DEFAULT_URL: Final = f"http://127.0.0.1:{DEFAULT_PORT}"
 """Where the client looks when it is told nothing."""
+
+_JSON_TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+"""Without the local variables of each frame: arguments and keys are among them."""
 
 _log = structlog.get_logger("midstream.serving")
 
@@ -165,6 +171,7 @@ def server_config(app: ASGIApp, settings: Settings, *, lifespan: str = "off") ->
     return uvicorn.Config(
         app,
         lifespan="on" if lifespan == "on" else "off",
+        http=MidstreamHttpProtocol,
         ws=MidstreamProtocol,
         ws_max_size=OVERSIZE_FACTOR * settings.max_frame_bytes,
         ws_per_message_deflate=False,
@@ -213,14 +220,17 @@ def configure_logging(settings: Settings) -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        # Plain: the default prints the local variables of every frame, arguments and keys among them.
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([structlog.processors.dict_tracebacks] if settings.log_format == "json" else []),
+            *([_JSON_TRACEBACKS] if settings.log_format == "json" else []),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -208,4 +208,4 @@ def _explained(error: ValidationError, given: set[str]) -> str:
         source = f"--{name.replace('_', '-')}" if name in given else PREFIX + name.upper()
         text = wrong["msg"].removeprefix("Value error, ")
         lines.append(f"{source}: {text[:1].lower()}{text[1:]}. It takes {field.description}")
-    return lines[0] if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
+    return lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} settings are wrong:", *lines])

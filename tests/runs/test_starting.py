@@ -380,3 +380,16 @@ def test_a_thread_is_a_queue() -> None:
     thread, first = promoted(thread)
     assert (first, thread.queue, thread.runs) == ("b", ("c",), ("a",))
     assert promoted(thread) == (thread, None)
+
+
+@pytest.mark.asyncio
+async def test_one_command_id_is_for_one_run(house: Open) -> None:
+    server = await house(for_ever)
+    first = (await ask(server, start(command_id="s1"))).run_id
+    second = (await ask(server, start(command_id="s2"))).run_id
+    there = Command(type="run.correct", command_id="k", run_id=first, payload=RunCorrect(text="left"))
+    elsewhere = Command(type="run.correct", command_id="k", run_id=second, payload=RunCorrect(text="left"))
+    receipt = await soon(server.registry.submit(ME, there, client_id=None))
+    assert receipt.status == "accepted"
+    assert (await soon(server.registry.submit(ME, elsewhere, client_id=None))).code == "conflict"
+    assert await soon(server.registry.submit(ME, there, client_id=None)) == receipt

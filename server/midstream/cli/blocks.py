@@ -38,7 +38,7 @@ class Break(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """What happens just now; replaces the status before. Empty: nothing. `goes_on`: it is the same thing, further on."""
+    """What happens just now; replaces the status before. Empty: nothing. `goes_on`: the same thing, further on."""
 
     text: str
     goes_on: bool = False

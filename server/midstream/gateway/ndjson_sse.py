@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from midstream.gateway.body import path_run_id, query_choice, query_id, query_int
+from midstream.gateway.uvicorn_http import EXTENSION
 from midstream.log import LogError
 from midstream.runs import Principal, Subscription, SubscriptionLost
 from midstream.tasks import spawn, stop
@@ -141,6 +142,7 @@ class EventStream(Response):
         self._reset = reset
         self._more = more
         self._closing = False
+        self._stalled = False
 
     def announce_drain(self) -> None:
         """There is no frame for it here: the end of the stream says it."""
@@ -150,7 +152,6 @@ class EventStream(Response):
         self._more.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del scope
         writer = spawn(self._write(send), name=f"events:{self._subscription.run_id}/writer")
         watcher = spawn(_disconnected(receive), name=f"events:{self._subscription.run_id}/watcher")
         try:
@@ -159,26 +160,31 @@ class EventStream(Response):
             self._subscription.close()
             self._gateway.leave(self)
             await stop(writer, watcher)
+        if self._stalled and (cut := scope.get("extensions", {}).get(EXTENSION)) is not None:
+            cut["abort"]()
 
     async def _write(self, send: Send) -> None:
+        try:
+            await self._follow(send)
+        except TimeoutError:
+            # Nothing more can be said to a reader that takes nothing; the connection is cut, which tells it.
+            self._stalled = True
+            _log.info("an event stream's reader was too slow", run_id=self._subscription.run_id)
+
+    async def _follow(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         opening = self._form.opening + (self._form.reset(self._reset) if self._reset is not None else b"")
         await self._put(send, opening)
-        try:
-            while not (self._closing or self._subscription.ended):
-                # Cleared before the pull: what arrives while it reads the log must be seen.
-                self._more.clear()
-                if (body := await self._pull()) is None:
-                    break
-                if body:
-                    await self._put(send, body)
-                    await asyncio.sleep(0)
-                elif not self._subscription.ended:
-                    await self._wait(send)
-        except TimeoutError:
-            # Nothing more can be said to a reader that takes nothing; the connection is cut, which tells it.
-            _log.info("an event stream's reader was too slow", run_id=self._subscription.run_id)
-            return
+        while not (self._closing or self._subscription.ended):
+            # Cleared before the pull: what arrives while it reads the log must be seen.
+            self._more.clear()
+            if (body := await self._pull()) is None:
+                break
+            if body:
+                await self._put(send, body)
+                await asyncio.sleep(0)
+            elif not self._subscription.ended:
+                await self._wait(send)
         await self._put(send, b"", more_body=False)
 
     async def _pull(self) -> bytes | None:

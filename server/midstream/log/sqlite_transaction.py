@@ -108,7 +108,8 @@ class Transaction:
 
     def void_leases(self) -> None:
         """Every owner before this process is gone: the lock of the file proves it."""
-        for (run,) in self.connection.execute("SELECT run FROM runs WHERE owner IS NOT NULL").fetchall():
+        owned = "SELECT run FROM runs WHERE owner IS NOT NULL OR status = 'running'"
+        for (run,) in self.connection.execute(owned).fetchall():
             kept = self._find(run)
             assert kept is not None
             self._change(kept, rules.void(kept.standing))

@@ -140,7 +140,8 @@ def release(standing: Standing, lease: Lease) -> Standing | None:
 def void(standing: Standing) -> Standing:
     """The store was opened again: whoever held the run is gone, and a write of theirs must not count any more."""
     header = replace(standing.header, fence=standing.header.fence + 1)
-    return replace(standing, header=header, owner=None, lease_until=None)
+    # Due at once, also when the clock was set back since: times of an earlier life order nothing any more.
+    return replace(standing, header=header, owner=None, lease_until=None, leased_at=0)
 
 
 def held(standing: Standing, *, now_ms: int) -> bool:

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 
 class Principal(Struct, kw_only=True, frozen=True):
-    """Who asks. `id` is opaque and stable; runs are namespaced by it."""
+    """Who asks. `id` is opaque and stable; runs are namespaced by it. Raises ValueError for the id `system`."""
 
     id: str
     name: str
+
+    def __post_init__(self) -> None:
+        if self.id == "system":
+            raise ValueError("the principal id “system” is the run's own: give people other ids")
 
 
 class StartRecord(Struct, kw_only=True, frozen=True, omit_defaults=True):

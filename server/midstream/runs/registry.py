@@ -19,6 +19,7 @@ from midstream.runs.contract import NO_RULES, Agents, Limits, Principal, Stoppin
 from midstream.runs.inputs import Asked, Offer
 from midstream.runs.keys import namespace, server_key, store_key
 from midstream.runs.listing import Entry, RunList
+from midstream.runs.recent import RecentCommands
 from midstream.runs.replay import Views, load_state, own_event
 from midstream.runs.starting import Starter
 from midstream.runs.subscription import Subscription
@@ -48,6 +49,7 @@ class Registry:
         self._clock = clock
         self._living = Supervisor(store=store, agents=agents, limits=limits, clock=clock)
         self._views = Views(store.log)
+        self._recent = RecentCommands()
         self._list = RunList(store.records)
         self._starter: Starter | None = None
 
@@ -153,10 +155,13 @@ class Registry:
                 # An actor that has ended waits for its program; nobody has to wait with it.
                 header = await self._living.header(run)
                 if header.status in TERMINAL_STATUSES:
+                    self._recent.note(principal.id, command.command_id, run)
                     return await self._after_end(principal, asked, header)
                 actor = await self._living.awake(run)
                 if actor is None:
                     break
+            # Only now: of a run that does not exist there is nothing to be confused with.
+            self._recent.note(principal.id, command.command_id, run)
             reply: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
             actor.mailbox.put_control(asked, reply=reply)
             try:
@@ -252,7 +257,13 @@ class Registry:
             steerable=(self._agents.rules(view.agent) or NO_RULES).steerable,
             queue_position=position,
             reset=reset,
-            subscription=Subscription(feed=feed, log=self._store.log, cursor=cursor, wake=wake),
+            subscription=Subscription(
+                feed=feed,
+                log=self._store.log,
+                cursor=cursor,
+                wake=wake,
+                merge_until=view.cursor.seq if replay == "merged" else 0,
+            ),
         )
 
     async def view(self, principal: Principal, run_id: str) -> View:

@@ -14,9 +14,10 @@ import structlog
 from midstream.clock import Clock
 from midstream.log import Header, JournalRecord, Lease, Loaded, LogError, Reset, Store
 from midstream.runs.actor import Actor
-from midstream.runs.contract import NO_RULES, Agents, Limits, StartRecord
+from midstream.runs.contract import NO_RULES, Agents, Limits, Program, StartRecord
 from midstream.runs.inputs import Dequeued, Recovered
 from midstream.runs.keys import namespace
+from midstream.runs.port import Port
 from midstream.runs.replay import load_state
 from midstream.runs.state import RunState
 from midstream.runs.tail import Feed
@@ -131,7 +132,7 @@ class Supervisor:
         if feed.head < state.head:
             # Written by an actor that was lost before it could show it.
             feed.catch_up(state.head, ended=state.ended)
-        program = self._agents.program(record)
+        program = self._program(record)
         actor = self.actors[run] = Actor(
             run=run,
             start=record,
@@ -155,6 +156,12 @@ class Supervisor:
         if queued:
             self._in_background(self._promote(record), name=f"run:{record.run_id}/queue")
         return actor
+
+    def _program(self, record: StartRecord) -> Program | None:
+        try:
+            return self._agents.program(record)
+        except Exception as error:  # noqa: BLE001 - an app's own code: it fails its run and nothing else
+            return _Unmade(error)
 
     async def _wake(self, run: str) -> Actor | None:
         if self.draining:
@@ -344,6 +351,17 @@ class Supervisor:
         task = spawn(coroutine, name=name)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+class _Unmade:
+    """In the place of a program that could not be made."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def run(self, port: Port) -> None:
+        del port
+        raise self._error
 
 
 def start_record(loaded: Loaded) -> StartRecord:

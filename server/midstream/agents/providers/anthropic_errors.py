@@ -50,7 +50,7 @@ _GENERAL: Final[Mapping[str, type[ModelError]]] = {
     "timeout_error": ModelFailed,
 }
 _TEXT: Final[Mapping[type[ModelError], str]] = {
-    ModelDenied: "The model's provider refused the credentials.",
+    ModelDenied: "The model's provider refused the server's API key.",
     ModelRateLimited: "The model's provider limits the rate of requests.",
     ModelOverloaded: "The model's provider is overloaded.",
     ModelFailed: "The model's provider failed.",
