@@ -158,7 +158,7 @@ async def test_a_start_that_fails_is_told_and_leaves_nothing_open() -> None:
 
 
 async def test_a_model_that_cannot_be_chosen_names_its_setting() -> None:
-    midstream = Midstream([echo], settings=Settings(model="scripted", store="memory:"))
+    midstream = Midstream([echo], settings=Settings(model="scripted:/nowhere.yaml", store="memory:"))
     with pytest.raises(BadSettings, match="MIDSTREAM_MODEL"):
         await midstream.open()
 

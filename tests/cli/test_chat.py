@@ -156,8 +156,9 @@ def test_the_third_ctrl_c_leaves_even_without_a_server(mortal, terminals):
     terminal = terminals("chat", "--url", mortal.url, "wait for the file", folder=mortal.folder)
     terminal.expect("● Wait for go.txt")
     mortal.end(signal.SIGKILL)
-    terminal.expect("reconnecting…").press("C").expect("cancelling;").press("C").expect("forcing;").press("C")
+    terminal.expect("reconnecting…").expect(f"  0 s no connection to {mortal.url}; trying again").expect("  1 s ")
+    terminal.press("C").expect("cancelling;").press("C").expect("forcing;").press("C")
     assert terminal.wait() == 130
-    assert "Come back with: midstream chat --run" in terminal.screen
+    assert re.search(rf"Come back with: midstream chat --run \S+ --url {mortal.url}", terminal.screen)
     # It was never sent: there was nobody to send it to, and that is said.
     assert "not confirmed by the server: 2" in terminal.screen

@@ -156,6 +156,15 @@ def test_runs_and_agents_are_listed(midstream, waiting):
     assert midstream("agents").stdout.startswith("desk\t")
 
 
+def test_a_list_at_a_terminal_breaks_its_texts_and_keeps_its_names(served, terminals):
+    terminal = terminals("agents", "--url", served.url, folder=served.folder, COLUMNS="52")
+    assert terminal.wait() == 0
+    header, *rows = terminal.screen.strip().split("\n")
+    assert header.split() == ["AGENT", "MODEL", "TOOLS", "DESCRIPTION"]
+    assert rows[0].split()[:2] == ["desk", "scripted"]
+    assert "write_note*" in terminal.screen
+
+
 def test_schema_and_version():
     assert json.loads(call("schema").stdout)["$schema"]
     assert call("--version").stdout.startswith("midstream 0.")

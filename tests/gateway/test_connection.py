@@ -204,6 +204,7 @@ def test_a_subscription_that_is_lost_live_is_reset_or_gone() -> None:
     table = Table()
     table.run("r")
     table.attach("r")
+    table.connection.control()
     turn = table.connection.next_ready()
     assert turn is not None
     slot, subscription = turn
@@ -348,3 +349,19 @@ def test_every_bad_frame_is_answered_by_exactly_one_frame(data: str | bytes) -> 
     table = Table()
     assert table.connection.receive(data) is None
     assert table.sent() == ["error malformed"]
+
+
+def test_a_run_attached_while_another_is_read_from_the_log_says_nothing_before_its_run_attached() -> None:
+    table = Table()
+    for run_id in ("r", "s"):
+        table.run(run_id)
+    table.attach("r", command_id="c1")
+    table.connection.control()
+    turn = table.connection.next_ready()
+    assert turn is not None
+    slot, subscription = turn
+    # Between the turn's beginning and its end the log is read, and everything else goes on.
+    table.attach("s", command_id="c2")
+    table.connection.events(slot, asyncio.run(_pull(subscription)))
+    assert table.connection.next_ready() is None
+    assert table.sent() == ["receipt c2 accepted", "run.attached s 1", "s#1", "run.caught_up s 1"]

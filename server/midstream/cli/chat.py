@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from midstream.cli import keys
-from midstream.cli.blocks import Style
+from midstream.cli.blocks import Status, Style
 from midstream.cli.failure import EXIT_INTERRUPTED, EXIT_OK, Explained, explain
 from midstream.cli.following import Following
 from midstream.cli.invoked import command
@@ -215,8 +215,10 @@ class _Conversation:
             if self._following is not None:
                 self._following.lost()
             self.note(f"reconnecting… ({safe_line(reason)})", "warn")
+            self._terminal.show([Status(f"no connection to {safe_line(self.url)}; trying again")])
         elif state == "ready" and self._was_lost:
             self._was_lost = False
+            self._terminal.show([Status("")])
             self.note("connected again")
 
     # -- what its runs' actions may do

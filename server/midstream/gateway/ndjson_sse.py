@@ -162,6 +162,7 @@ class EventStream(Response):
             await stop(writer, watcher)
         if self._stalled and (cut := scope.get("extensions", {}).get(EXTENSION)) is not None:
             cut["abort"]()
+            await _disconnected(receive)
 
     async def _write(self, send: Send) -> None:
         try:

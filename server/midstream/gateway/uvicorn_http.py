@@ -6,26 +6,29 @@ the application it was configured with; here that call brings the transport's `a
 """
 
 import asyncio
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+if TYPE_CHECKING:
+    # Both parsers' classes have what is used here.
+    from uvicorn.protocols.http.h11_impl import H11Protocol as AutoHTTPProtocol
+else:
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 EXTENSION: Final = "midstream.http.abort"
 """The extension's name in `scope["extensions"]`. Its value has `abort`, a function: drop the connection."""
 
-_Protocol: Any = AutoHTTPProtocol
 
-
-class MidstreamHttpProtocol(_Protocol):  # type: ignore[misc] - h11's or httptools', as it is installed
+class MidstreamHttpProtocol(AutoHTTPProtocol):
     """Passed to uvicorn as `http=`."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] - as uvicorn has it
         super().connection_made(transport)
-        app, abort = self.app, cast("asyncio.Transport", transport).abort
+        app: Any = self.app
 
         async def with_abort(scope: Scope, receive: Receive, send: Send) -> None:
-            scope.setdefault("extensions", {})[EXTENSION] = {"abort": abort}
+            scope.setdefault("extensions", {})[EXTENSION] = {"abort": transport.abort}
             await app(scope, receive, send)
 
         self.app = with_abort

@@ -224,7 +224,7 @@ class MemoryStore:
         if not self._runs.usable:
             self._runs.usable = True
             for run in self._runs.by_key.values():
-                if run.standing.owner is not None:
+                if run.standing.owner is not None or run.standing.header.status == "running":
                     run.standing = rules.void(run.standing)
 
     async def aclose(self) -> None:
