@@ -106,6 +106,9 @@ async def test_commands_are_answered_by_their_receipt(house: House) -> None:
     malformed = await house.server.http.post(url, json={"type": "run.correct", "command_id": "m", "payload": {}})
     assert malformed.status_code == 400
     assert malformed.json()["code"] == "malformed"
+    # What may be left out may be null.
+    nulls = {"v": None, "type": "run.correct", "command_id": None, "run_id": None, "payload": {"text": "more"}}
+    assert (await house.server.http.post(url, json=nulls)).json()["status"] == "accepted"
     # An id of its own is made where none was sent; the header gives one too.
     keyed = await house.server.http.post(url, json={"type": "run.cancel"}, headers={"idempotency-key": "stop"})
     assert keyed.json()["command_id"] == "stop"

@@ -261,6 +261,46 @@ async def test_bad_input_of_every_kind_is_answered_and_the_connection_works(open
         assert (await peer.ask("run.start", {"input": "say 1"}))["status"] == "accepted"
 
 
+async def test_a_frame_refused_as_a_whole_has_its_receipt_if_its_id_can_be_read(open_house: Open) -> None:
+    house = await open_house(max_frame_bytes=4096)
+    start = '{"v":1,"type":"run.start","command_id":"c1","payload":%s}'
+    wholes = {
+        "too_large": start % ('{"input":"' + "x" * 5000 + '"}'),
+        "malformed": start % '{"input":"a","metadata":{"n":9007199254740993}}',
+    }
+    async with house.peer() as peer:
+        for code, frame in wholes.items():
+            await peer.socket.send(frame)
+            assert (await peer.until("receipt", command_id="c1"))["payload"]["code"] == code
+        # Which of the two is meant nobody can say.
+        await peer.socket.send('{"v":1,"type":"ping","command_id":"c1","command_id":"c2"}')
+        assert (await peer.receive())["type"] == "error"
+        # Nothing was remembered.
+        assert (await peer.ask("run.start", {"input": "say 1"}, command_id="c1"))["status"] == "accepted"
+
+
+async def test_a_merged_replay_has_no_gap(house: House) -> None:
+    async with house.peer() as peer:
+        run_id = (await peer.ask("run.start", {"input": "say 40; gate a; say 3"}))["run_id"]
+        await house.agents.gates["a"].reached.wait()
+        async with house.peer(msgpack=True) as other:
+            await other.send("run.attach", {"replay": "merged", "since_seq": 5}, run_id=run_id)
+            await other.until("run.caught_up")
+            house.agents.gates["a"].opened.set()
+            await other.until("run.completed")
+        await peer.by_now("run.completed")
+    frames = [frame for frame in other.frames if "seq" in frame]
+    cursor = 5
+    for frame in frames:
+        assert frame.get("from", frame["seq"]) == cursor + 1
+        cursor = frame["seq"]
+    assert len([frame for frame in frames if "from" in frame]) == 1
+    # Every byte of what was live is as it was first sent.
+    live = frames[[other.frames.index(f) > other.types().index("run.caught_up") for f in frames].index(True) :]
+    whole = [json.loads(event) for event in peer.events(run_id)]
+    assert live == whole[live[0]["seq"] - 1 :]
+
+
 async def test_a_frame_far_over_the_limit_closes_with_1009(open_house: Open) -> None:
     house = await open_house(max_frame_bytes=4096)
     async with house.peer() as peer:

@@ -98,6 +98,14 @@ class Person:
             await client.send(type_, command_id, self.run_id, **payload)
 
 
+async def more_seen(people: list[Person], events: int) -> None:
+    """Until so many more events were seen by all together, or there are no more."""
+    enough = sum(len(person.seen) for person in people) + events
+    async with asyncio.timeout(60):
+        while sum(len(person.seen) for person in people) < enough and not all(person.ended for person in people):
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_nothing_is_lost_whatever_happens(world, seed):
     dice = random.Random(seed)
@@ -107,7 +115,7 @@ async def test_nothing_is_lost_whatever_happens(world, seed):
     living = [asyncio.ensure_future(person.live(it)) for person in people]
     try:
         for _ in range(LIVES):
-            await asyncio.sleep(dice.uniform(0.1, 1.2))
+            await more_seen(people, dice.randint(20, 80))
             await it.kill()
             await it.up(MIDSTREAM_MAX_RECOVERIES="50")
         async with asyncio.timeout(60):

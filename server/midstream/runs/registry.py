@@ -18,6 +18,7 @@ from midstream.runs.commands import Door, decide_command, fingerprint, refused
 from midstream.runs.contract import NO_RULES, Agents, Limits, Principal, Stopping
 from midstream.runs.inputs import Asked, Offer
 from midstream.runs.keys import namespace, server_key, store_key
+from midstream.runs.late import LateReceipts
 from midstream.runs.listing import Entry, RunList
 from midstream.runs.recent import RecentCommands
 from midstream.runs.replay import Views, load_state, own_event
@@ -50,6 +51,7 @@ class Registry:
         self._living = Supervisor(store=store, agents=agents, limits=limits, clock=clock)
         self._views = Views(store.log)
         self._recent = RecentCommands()
+        self._late = LateReceipts(store.records)
         self._list = RunList(store.records)
         self._starter: Starter | None = None
 
@@ -185,6 +187,8 @@ class Registry:
         record = start_record(loaded)
         payload = command.payload
         known = any(receipt.command_id == command.command_id for receipt in loaded.receipts)
+        if not known and (told := await self._late.find(header.run, asked)) is not None:
+            return told
         if isinstance(payload, RunCorrect) and payload.if_ended == "start" and not known:
             start = RunStart(input=payload.text, agent=record.agent, thread_id=record.thread_id)
             again = Command(type=RunStart.TYPE, command_id=command.command_id, payload=start)
@@ -197,9 +201,11 @@ class Registry:
             now_ms=self._clock.now_ms(),
             secret=bytes.fromhex(record.secret),
         )
-        receipt = decide_command(door, asked).receipt
-        assert receipt is not None
-        return receipt
+        decision = decide_command(door, asked)
+        assert decision.receipt is not None
+        if known or decision.remember is None:
+            return decision.receipt
+        return await self._late.keep(header.run, asked, decision.receipt)
 
     async def _correct_instead(
         self, principal: Principal, command: Command, run_id: str, *, client_id: str | None
