@@ -21,6 +21,7 @@ from midstream_protocol.events import (
     Origin,
     ReasoningDelta,
     RunStarted,
+    RunStep,
     ToolProgress,
     ToolRetrying,
     ToolStarted,
@@ -36,6 +37,7 @@ def begun() -> list[Any]:
     """Everything that may be added to is open."""
     return [
         RunStarted(agent="a", thread_id="t"),
+        RunStep(step_id="s1", state="started", kind="turn", title="", agent="a"),
         *(MessageStarted(message_id=m, role="assistant", agent="a") for m in MESSAGES),
         *(ToolStarted(tool_call_id=c, tool="x", label="X", args_preview={}, args_digest="d", attempt=1) for c in CALLS),
     ]
@@ -99,7 +101,8 @@ def test_what_may_be_joined_is_and_the_rest_keeps_its_bytes(said: list[Any]) -> 
     assert [data for data in short if decode_event(data).from_ is None] == [d for d in short if d in events]
     for one, other in pairwise(short):
         assert _subject(one) is None or _subject(one) != _subject(other)
-    assert merged(short[:0]) == []
+    # What a command caused says so still.
+    assert [d for d in short if decode_event(d).origin] == [d for d in events if decode_event(d).origin]
 
 
 def _subject(data: bytes) -> Any:
@@ -120,7 +123,7 @@ def test_the_newest_text_and_fraction_stand() -> None:
     said = [ToolProgress(tool_call_id="t1", **fields) for fields in ({"text": "a"}, {"fraction": 0.5}, {"text": "b"})]
     last = decode_event(merged(log([(p, None, None) for p in said]))[-1])
     assert (last.payload.text, last.payload.fraction) == ("b", 0.5)
-    assert (last.from_, last.seq) == (6, 8)
+    assert (last.from_, last.seq) == (7, 9)
 
 
 @pytest.mark.asyncio
@@ -130,8 +133,8 @@ async def test_a_subscription_merges_until_the_head_of_its_attach_and_not_beyond
     events = log([*words, (MessageCompleted(message_id="m1", role="assistant", text="", state="complete"), None, None)])
     head = len(events) - 3
     feed.publish(events, ended=False)
-    reader = Subscription(feed=feed, log=MemoryStore().log, cursor=6, wake=lambda: None, merge_until=head)
+    reader = Subscription(feed=feed, log=MemoryStore().log, cursor=7, wake=lambda: None, merge_until=head)
     replay = [decode_event(data) for data in await reader.pull()]
-    assert [(event.from_, event.seq) for event in replay] == [(7, head)]
+    assert [(event.from_, event.seq) for event in replay] == [(8, head)]
     assert reader.cursor == head
     assert await reader.pull() == events[head:]

@@ -3,19 +3,35 @@
 import asyncio
 
 import pytest
+from msgspec import structs
 
 from midstream.runs import Port
 from midstream_protocol.commands import (
     ApprovalRespond,
+    Command,
     CorrectionRevoke,
     InputRespond,
     RunCancel,
     RunCorrect,
+    RunStart,
+    TextBlock,
     ToolResult,
 )
 from midstream_protocol.view import fold_all
 from tests.runs.conftest import Open
-from tests.runs.say import approval, call_record, completed, delta, message, question, requested, said, started
+from tests.runs.say import (
+    approval,
+    call_record,
+    completed,
+    delta,
+    for_ever,
+    message,
+    question,
+    requested,
+    said,
+    started,
+)
+from tests.runs.simple import ME
 
 pytestmark = pytest.mark.asyncio
 
@@ -149,3 +165,19 @@ async def test_a_merged_attach_tells_the_same_in_fewer_events_and_live_as_it_com
     assert short.lines[1:] == whole.lines[short.events[0].seq :]
     assert fold_all(short.events, fold_all(events[:4])) == fold_all(events)
     assert [event.from_ for event in events] == [None] * len(events)
+
+
+async def test_a_start_that_could_not_correct_leaves_its_id_free(house: Open) -> None:
+    server = await house(for_ever)
+    first = await server.start(thread_id="th")
+    blocks = RunStart(input=[TextBlock(text="look")], thread_id="th", if_busy="correct")
+    refused = await server.registry.start(
+        ME, Command(type=RunStart.TYPE, command_id="c1", payload=blocks), client_id="north"
+    )
+    assert refused.code == "conflict"
+    queued = structs.replace(blocks, if_busy="queue")
+    receipt = await server.registry.start(
+        ME, Command(type=RunStart.TYPE, command_id="c1", payload=queued), client_id="north"
+    )
+    assert (receipt.status, receipt.as_) == ("accepted", "queued")
+    assert receipt.run_id != first

@@ -133,6 +133,8 @@ class Run:
         )
         answer = await port.ask(required, step_id=self._step_id)
         if answer.decision != "answered":
+            # Withdrawn because the run is to stop: that is not the silence that the agent may have a plan for.
+            port.check()
             raise TimeoutError("nobody answered the question")
         return answer.value
 

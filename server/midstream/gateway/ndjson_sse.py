@@ -161,7 +161,7 @@ class EventStream(Response):
             self._gateway.leave(self)
             await stop(writer, watcher)
         if self._stalled and (cut := scope.get("extensions", {}).get(EXTENSION)) is not None:
-            pass
+            cut["abort"]()
             await _disconnected(receive)
 
     async def _write(self, send: Send) -> None:

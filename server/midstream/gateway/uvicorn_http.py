@@ -23,7 +23,7 @@ EXTENSION: Final = "midstream.http.abort"
 class MidstreamHttpProtocol(AutoHTTPProtocol):
     """Passed to uvicorn as `http=`."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] - as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         app: Any = self.app
 

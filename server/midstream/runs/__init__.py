@@ -4,6 +4,7 @@ from midstream.runs.attachment import Attachment
 from midstream.runs.contract import (
     Agents,
     BadDraft,
+    CallCancelled,
     CallRecord,
     CorrectionRecord,
     CorrectionsPending,
@@ -27,6 +28,7 @@ __all__ = [
     "Answer",
     "Attachment",
     "BadDraft",
+    "CallCancelled",
     "CallRecord",
     "CallState",
     "CorrectionRecord",

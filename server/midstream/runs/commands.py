@@ -168,13 +168,12 @@ def _cancel_call(state: RunState, asked: Asked, ask: RunCancel, call_id: str) ->
         reason=ask.reason,
         escalated=call_id in state.call_cancels,
     )
-    approval = state.open_approval_of(call_id)
-    question = state.questions.get(approval or call_id)
+    question = state.question_of(call_id)
     if question is None:
         return [effect]
     closings: list[Payload] = [close_question(question)]
-    if approval is not None:
-        closings += [planned.payload for planned in resumed(state, approval)]
+    if not _is_call(question):
+        closings += [planned.payload for planned in resumed(state, question.key)]
     return [effect, *closings]
 
 

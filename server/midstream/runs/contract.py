@@ -191,6 +191,10 @@ class CorrectionsPending(Exception):
     """`port.end` was refused: take `port.corrections(ending=True)` and go on."""
 
 
+class CallCancelled(Exception):
+    """That one call was cancelled: it begins nothing any more, and asks nobody. Nothing was written."""
+
+
 class BadDraft(ValueError):
     """Agent code proposed an event that the order of events does not allow. A defect of that code."""
 

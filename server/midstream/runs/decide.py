@@ -12,7 +12,7 @@ import msgspec
 from midstream.log import JournalRecord
 from midstream.runs.closing import DEADLINE, cancelled, close_question, completed, failed, return_corrections
 from midstream.runs.commands import Door, decide_command
-from midstream.runs.contract import BadDraft, CorrectionRecord, CorrectionsPending, Offered, Stopping
+from midstream.runs.contract import BadDraft, CallCancelled, CorrectionRecord, CorrectionsPending, Offered, Stopping
 from midstream.runs.drafts import may_begin, plan_draft, resumed
 from midstream.runs.inputs import (
     Asked,
@@ -52,7 +52,7 @@ def _drafted(door: Door, item: Drafted) -> Decision:
         return Decision(refused=Stopping())
     try:
         events = [planned for payload in item.payloads for planned in plan_draft(door.state, payload, item.step_id)]
-    except (Stopping, BadDraft) as refused:
+    except (Stopping, CallCancelled, BadDraft) as refused:
         return Decision(refused=refused)
     return Decision(events=events, journal=list(item.journal))
 

@@ -7,9 +7,9 @@ that what the terminal event tells about effects is as true as it can be.
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from midstream.runs.contract import BadDraft, Stopping
+from midstream.runs.contract import BadDraft, CallCancelled, Stopping
 from midstream.runs.inputs import Planned
-from midstream.runs.state import Answer, RunState
+from midstream.runs.state import Answer, RunState, input_of
 from midstream_protocol.events import (
     ApprovalRequired,
     CorrectionHeld,
@@ -78,10 +78,15 @@ def may_begin(state: RunState, payloads: Iterable[Payload]) -> bool:
 
 
 def plan_draft(state: RunState, payload: Payload, step_id: str | None) -> list[Planned]:
-    """The events for one draft. Raises `Stopping` (nothing new now), `BadDraft` (the order does not allow it)."""
+    """The events for one draft. Raises `Stopping` (nothing new now), `CallCancelled` (nothing new of this call),
+    `BadDraft` (the order does not allow it).
+    """
     kind = payload.TYPE
     if kind in OWN:
         raise BadDraft(f"{kind} is written by the run itself")
+    if state.call_cancels and _of_cancelled_call(state, payload):
+        # The cancel was decided while this was on its way: a question asked now would hold the run for nothing.
+        raise CallCancelled
     check = _CHECKS.get(kind)
     wrong = check(state, payload) if check is not None else None
     if wrong is None and step_id is not None and not _in_step(state, payload, step_id):
@@ -95,6 +100,16 @@ def plan_draft(state: RunState, payload: Payload, step_id: str | None) -> list[P
     if isinstance(payload, ApprovalRequired | InputRequired):
         planned += _now_waiting(state, payload)
     return planned
+
+
+def _of_cancelled_call(state: RunState, payload: Payload) -> bool:
+    match payload:
+        case ApprovalRequired() | ToolRequested() | ToolStarted():
+            return payload.tool_call_id in state.call_cancels
+        case InputRequired():
+            return any(payload.input_id == input_of(call_id) for call_id in state.call_cancels)
+        case _:
+            return False
 
 
 def resumed(state: RunState, key: str) -> list[Planned]:

@@ -107,7 +107,7 @@ class Port:
     ) -> int:
         """Write facts and their journal in one step; returns the seq of the last event once it is durable.
 
-        Raises `Stopping` (nothing was written: do not act), `BadDraft`.
+        Raises `Stopping` (nothing was written: do not act), `CallCancelled` (nor for this call), `BadDraft`.
         """
         drafted = Drafted(payloads=payloads, journal=tuple(journal), step_id=step_id)
         return int(await self._put_and_wait(drafted))
@@ -117,7 +117,8 @@ class Port:
     ) -> Answer:
         """Put a question to people or a client and wait until its answer is durable.
 
-        A question that is already in the log (same id: after a restart) is not asked again. Raises `Stopping`.
+        A question that is already in the log (same id: after a restart) is not asked again. Raises `Stopping`,
+        `CallCancelled`.
         """
         key = question_key(question)
         if self._state.answer(key) is None and not self._state.is_open(key):

@@ -22,7 +22,7 @@ from midstream.runs.late import LateReceipts
 from midstream.runs.listing import Entry, RunList
 from midstream.runs.recent import RecentCommands
 from midstream.runs.replay import Views, load_state, own_event
-from midstream.runs.starting import Starter
+from midstream.runs.starting import Starter, text_only
 from midstream.runs.subscription import Subscription
 from midstream.runs.supervisor import Supervisor, start_record
 from midstream.runs.tail import Feed
@@ -214,7 +214,7 @@ class Registry:
         payload = command.payload
         assert isinstance(payload, RunStart)
         if not isinstance(payload.input, str):
-            return refused(command, Conflict("only text can correct a run: say if_busy: queue or parallel"))
+            return refused(command, text_only())
         correction = Command(
             type=RunCorrect.TYPE, command_id=command.command_id, run_id=run_id, payload=RunCorrect(text=payload.input)
         )

@@ -125,6 +125,8 @@ class Starter:
         place = await self._place(space, thread_id, run_id, if_busy=ask.if_busy or "reject")
         if place.kind == "correct":
             assert place.active is not None
+            if not isinstance(ask.input, str):
+                raise text_only()
             # Written down before it is done: the same start, sent again when that run is over, must not start another.
             corrects = f"{_CORRECTS}{place.active}".encode()
             await self._store.records.put(f"start.{space}", command.command_id, corrects)
@@ -325,6 +327,11 @@ _CORRECTS: Final = "correct:"
 
 def _corrects(command: Command, run_id: str) -> Started:
     return Started(receipt=Receipt(command_id=command.command_id, status="accepted"), correct=run_id)
+
+
+def text_only() -> ProtocolError:
+    """The refusal of `if_busy: correct` with an input that is more than words."""
+    return Conflict("only text can correct a run: say if_busy: queue or parallel")
 
 
 def _reused() -> ProtocolError:

@@ -5,6 +5,7 @@ The state is a fold of the run's events and journal and of nothing else, so it i
 write fails. What clients see of a run is another fold of the same events: `midstream_protocol.view`.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -88,6 +89,7 @@ class CallState:
     tool_call_id: str
     tool: str
     label: str
+    """The newest: while its arguments are still being written only the tool's own name can be told."""
     message_id: str | None
     state: Literal["preparing", "requested", "running", "background", "completed", "failed"]
     args_digest: str | None = None
@@ -133,6 +135,13 @@ class Cancelling:
 class Host:
     client_id: str
     tool: ClientTool
+
+
+def input_of(tool_call_id: str) -> str:
+    """The id of the question to the user that a call consists of. The same call asks the same question, so a restart
+    finds it open or answered, and who cancels the call finds what to close.
+    """
+    return f"input_{hashlib.sha256(tool_call_id.encode()).hexdigest()[:24]}"
 
 
 NO_USAGE: Final = Usage(input_tokens=0, output_tokens=0, cached_input_tokens=0, total_tokens=0, by_model={})
@@ -186,6 +195,11 @@ class RunState:
     def open_approval_of(self, tool_call_id: str) -> str | None:
         approval_id = self.approvals.get(tool_call_id)
         return approval_id if approval_id is not None and approval_id in self.questions else None
+
+    def question_of(self, tool_call_id: str) -> OpenQuestion | None:
+        """The question that holds up this call: its approval, its client's answer, or the question that it is."""
+        keys = (self.approvals.get(tool_call_id), tool_call_id, input_of(tool_call_id))
+        return next((self.questions[key] for key in keys if key in self.questions), None)
 
     def knows_step(self, step_id: str) -> bool:
         return step_id in self.steps or f"step:{step_id}" in self.spent
@@ -358,12 +372,14 @@ def _tool_preparing(state: RunState, p: ToolPreparing, _seq: int, ts_ms: int) ->
 
 def _tool_started(state: RunState, p: ToolStarted, seq: int, ts_ms: int) -> None:
     call = _call(state, p.tool_call_id, p.tool, p.label, p.message_id, ts_ms)
+    call.label = p.label
     call.state, call.outcome, call.attempt, call.args_digest = "running", "unknown", p.attempt, p.args_digest
     call.opened_ms, call.started_seq = ts_ms, seq
 
 
 def _tool_requested(state: RunState, p: ToolRequested, seq: int, ts_ms: int) -> None:
     call = _call(state, p.tool_call_id, p.tool, p.label, p.message_id, ts_ms)
+    call.label = p.label
     call.state, call.outcome, call.client_id = "requested", "unknown", p.client_id
     call.opened_ms, call.started_seq = ts_ms, seq
     state.questions[p.tool_call_id] = OpenQuestion(key=p.tool_call_id, payload=p, expires_ms=parse_iso(p.expires_at))
@@ -400,7 +416,7 @@ def _tool_failed(state: RunState, p: ToolFailed, seq: int, _ts: int) -> None:
 
 def _approval_required(state: RunState, p: ApprovalRequired, _seq: int, ts_ms: int) -> None:
     call = _call(state, p.tool_call_id, p.tool, p.label, None, ts_ms)
-    call.args_digest = p.args_digest
+    call.label, call.args_digest = p.label, p.args_digest
     state.approvals[p.tool_call_id] = p.approval_id
     state.questions[p.approval_id] = OpenQuestion(key=p.approval_id, payload=p, expires_ms=parse_iso(p.expires_at))
 

@@ -26,7 +26,7 @@ from midstream.agents.tools.shown import Kept, keep, shortened
 from midstream.agents.tools.site import CallFailed, CancelSwitch, Site
 from midstream.agents.tools.toolbox import Toolbox
 from midstream.agents.tools.validate import check_arguments, in_words
-from midstream.runs.contract import CallRecord, ResultRecord, Stopping
+from midstream.runs.contract import CallCancelled, CallRecord, ResultRecord, Stopping
 from midstream.runs.port import Port
 from midstream.runs.state import Answer, CallState
 from midstream.tasks import spawn, stop
@@ -104,6 +104,8 @@ class Runtime:
             record = await self._go(call, message_id, step_id)
         except CallFailed as failed:
             record = await self._fail(call.id, failed, step_id)
+        except CallCancelled:
+            record = await self._fail(call.id, self._cancelled(call.id), step_id)
         except ApprovalExpired as expired:
             await self._fail(call.id, CallFailed("approval_expired", expired.text), step_id)
             raise
@@ -128,20 +130,27 @@ class Runtime:
         with self._port.on_cancel_call(call.id, cancel.throw):
             if state is not None and state.state == "running":
                 if cancel.thrown.is_set():
-                    text = "The call was cancelled as the server was interrupted; whether it had an effect is unknown."
-                    raise CallFailed("cancelled", text, outcome="unknown")
+                    raise self._cancelled(call.id)
                 attempt = state.attempt + 1
                 site = await self._once_more(site, attempt)
                 return await self._effect(site, attempt=attempt, cancel=cancel)
             site = await self._approvals.settle(site, unsettled=self._unsettled(site))
             if cancel.thrown.is_set():
-                raise CallFailed("cancelled", "The user cancelled this call before it started.")
+                raise self._cancelled(call.id)
             self._port.check()
             if site.tool.client:
                 return await self._answered(call.id, await request(self._port, site))
             if site.tool is ask_user:
-                return await self._asked(site, cancel)
+                return await self._asked(site)
             return await self._effect(site, attempt=1, cancel=cancel)
+
+    def _cancelled(self, call_id: str) -> CallFailed:
+        """A cancelled call that is not under way now; it may have been before the server was interrupted."""
+        state = self._port.call(call_id)
+        if state is None or state.started_seq == 0:
+            return CallFailed("cancelled", "The user cancelled this call before it started.")
+        text = "The call was cancelled as the server was interrupted; whether it had an effect is unknown."
+        return CallFailed("cancelled", text, outcome="unknown")
 
     def _site(self, call: Call, state: CallState | None, message_id: str | None, step_id: str | None) -> Site:
         """The call with its tool and valid arguments. Raises `CallFailed`."""
@@ -286,8 +295,8 @@ class Runtime:
 
     # -- the other ways to an answer
 
-    async def _asked(self, site: Site, cancel: CancelSwitch) -> ResultRecord:
-        value = await put_question(self._port, site, cancel.thrown)
+    async def _asked(self, site: Site) -> ResultRecord:
+        value = await put_question(self._port, site)
         await self._start(site, 1)
         kept = keep(value)
         await settled(
