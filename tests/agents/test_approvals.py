@@ -236,6 +236,27 @@ async def test_cancelling_one_call_while_it_is_asked_about():
 
 
 @pytest.mark.asyncio
+async def test_a_call_that_was_cancelled_before_it_could_ask_asks_nobody():
+    ran, started, go_on = [], asyncio.Event(), asyncio.Event()
+
+    async def preview(args):
+        started.set()
+        await go_on.wait()
+        return Preview(kind="text", data="x")
+
+    async with acting(agent(refund(ran, preview=preview)), [call("refund", amount=1), "Done."]) as (run, model, _):
+        await started.wait()
+        await run.cancel(tool_call_id=(await run.until("tool.preparing")).payload.tool_call_id)
+        go_on.set()
+        assert await run.result() == "Done."
+        assert model.told() == ["cancelled: The user cancelled this call before it started."]
+        assert run.of_type("approval.required") == []
+        assert [p.outcome for p in run.of_type("tool.failed")] == ["not_started"]
+        assert ran == []
+        check_log(run)
+
+
+@pytest.mark.asyncio
 async def test_after_an_unknown_outcome_the_same_call_is_asked_about():
     tries = []
 
@@ -257,3 +278,24 @@ async def test_after_an_unknown_outcome_the_same_call_is_asked_about():
         await run.result()
         assert tries == [5, 6, 5]
         check_log(run)
+
+
+@pytest.mark.asyncio
+async def test_a_hidden_value_deep_in_an_argument_cannot_be_sent_back_either():
+    ran = []
+
+    @tool(approval="always", redact=["number"])
+    async def pay(cards: list[dict[str, str]]) -> str:
+        ran.append(cards)
+        return "paid"
+
+    script = [call("pay", cards=[{"number": "4111", "name": "A"}]), "x"]
+    async with acting(agent(pay), script) as (run, _, _s):
+        asked = (await run.until("approval.required")).payload
+        assert asked.args == {"cards": [{"number": "[hidden]", "name": "A"}]}
+        with pytest.raises(Refused) as refused:
+            await run.approve(edit={"cards": [{"number": "[hidden]", "name": "B"}]})
+        assert [error.path for error in refused.value.receipt.errors] == ["/cards/0/number"]
+        await run.approve()
+        await run.result()
+        assert ran == [[{"number": "4111", "name": "A"}]]

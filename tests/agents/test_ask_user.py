@@ -1,8 +1,11 @@
 """The model asks the user."""
 
+import asyncio
+
 import pytest
 
-from midstream.testing import Refused, call
+from midstream import tool
+from midstream.testing import Refused, call, calls
 from tests.agents.kit import acting, agent, check_log
 
 SCRIPT = [call("ask_user", question="Which one?", choices=["a", "b"]), "Done."]
@@ -46,12 +49,40 @@ async def test_nobody_answers():
 
 
 @pytest.mark.asyncio
-async def test_the_call_can_be_cancelled():
-    async with acting(agent(can_ask=True), SCRIPT) as (run, model, _):
+async def test_the_call_can_be_cancelled_and_its_question_with_it():
+    gate = asyncio.Event()
+
+    @tool
+    async def wait() -> str:
+        await gate.wait()
+        return "waited"
+
+    script = [calls(("ask_user", {"question": "Which one?"}), ("wait", {})), "Done."]
+    async with acting(agent(wait, can_ask=True), script) as (run, model, _):
         await run.until("input.required")
-        await run.cancel(tool_call_id=run.of_type("tool.preparing")[0].tool_call_id)
-        await run.result()
-        assert model.told() == ["cancelled: The user cancelled the question."]
+        asking = next(p for p in run.of_type("tool.preparing") if p.tool == "ask_user").tool_call_id
+        await run.cancel(tool_call_id=asking)
+        await run.until("tool.failed")
+        view = await run.view()
+        assert not view.pending, "nobody is asked any more, although the run goes on"
+        assert view.status == "running"
+        with pytest.raises(Refused, match="already_resolved"):
+            await run.answer("a", input_id=run.of_type("input.required")[0].input_id)
+        gate.set()
+        assert await run.result() == "Done."
+        assert model.told() == ["cancelled: The question was cancelled.", "waited"]
+        [resolved] = run.of_type("input.resolved")
+        assert resolved.by == "system"
+        check_log(run)
+
+
+@pytest.mark.asyncio
+async def test_a_question_withdrawn_by_a_cancel_of_the_run_did_not_expire():
+    async with acting(agent(can_ask=True), SCRIPT) as (run, _, _stage):
+        await run.until("input.required")
+        await run.cancel(mode="after_step")
+        await run.until("run.cancelled")
+        assert [p.code for p in run.of_type("tool.failed")] == ["cancelled"]
         check_log(run)
 
 

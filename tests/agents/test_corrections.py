@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from midstream import AgentLimits, tool
-from midstream.testing import Refused, call
+from midstream.agents.providers.contract import Finished, Opened, TextDelta, TokenUsage
+from midstream.testing import Refused, call, play
 from tests.agents.kit import acting, agent, check_log, texts
 
 
@@ -183,3 +184,45 @@ async def test_an_agent_that_cannot_be_steered_refuses():
         with pytest.raises(Refused) as refused:
             await run.correct("x")
         assert refused.value.receipt.code == "not_steerable"
+
+
+class Closing:
+    """A model whose connection takes its time to close."""
+
+    name = default_model = "closing"
+
+    def __init__(self) -> None:
+        self.closing, self.go_on, self.closed, self.calls = asyncio.Event(), asyncio.Event(), False, 0
+
+    async def stream(self, request):
+        self.calls += 1
+        yield Opened(model="closing", usage=TokenUsage())
+        if self.calls > 1:
+            yield Finished(stop_reason="end_turn", parts=(), usage=TokenUsage())
+            return
+        try:
+            yield TextDelta(text="Once")
+            await asyncio.Event().wait()
+        finally:
+            self.closing.set()
+            await self.go_on.wait()
+            self.closed = True
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.asyncio
+async def test_a_second_interruption_does_not_interrupt_the_closing_of_the_stream():
+    model = Closing()
+    async with play(agent(), model) as run:
+        await run.until("message.delta")
+        await run.correct("Shorter!", mode="now")
+        await model.closing.wait()
+        await run.correct("In French!", mode="now")
+        await run.until("correction.accepted")
+        model.go_on.set()
+        await run.result()
+        assert model.closed
+        assert len(run.of_type("correction.applied")) == 2
+        check_log(run)

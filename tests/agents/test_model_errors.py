@@ -2,7 +2,10 @@
 
 import pytest
 
+from midstream import tool
 from midstream.agents.turn import BACKOFF_S
+from midstream.testing import calls
+from midstream_protocol.commands import ClientTool
 from tests.agents.kit import acting, agent, check_log
 
 
@@ -84,4 +87,29 @@ async def test_cancelled_while_it_waits_for_the_next_try():
         await run.cancel()
         await run.until("run.cancelled")
         assert len(model.requests) == 1
+        check_log(run)
+
+
+@pytest.mark.asyncio
+async def test_a_failed_run_names_what_was_done_as_people_saw_it():
+    @tool(label="Look at {path}")
+    async def look(path: str) -> str:
+        return path
+
+    @tool(approval="always", label="Pay {amount}")
+    async def pay(amount: int) -> int:
+        return amount
+
+    script = [
+        calls(("look", {"path": "a.txt"}), ("pay", {"amount": 7}), ("page", {"n": 1})),
+        [{"error": "model_denied"}],
+    ]
+    page = ClientTool(name="page", description="A page.", input_schema={"type": "object"})
+    async with acting(agent(look, pay), script, client_tools=[page]) as (run, _, _stage):
+        await run.until("approval.required")
+        await run.approve(edit={"amount": 3})
+        await run.until("tool.completed", lambda payload: payload.preview == "3")
+        await run.tool_result("the page")
+        failed = (await run.ended()).payload
+        assert failed.completed == ["look: Look at a.txt", "pay: Pay 3", "page: Page"]
         check_log(run)

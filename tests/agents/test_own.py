@@ -226,6 +226,26 @@ class Shop:
 
 
 @pytest.mark.asyncio
+async def test_a_question_that_a_cancel_withdraws_is_not_silence():
+    heard = []
+
+    @agent("own")
+    async def own(run: Run) -> str:
+        try:
+            await run.ask("Well?")
+        except TimeoutError:
+            heard.append("silence")
+        return "on my own then"
+
+    async with acting(own, []) as (run, _, _stage):
+        await run.until("input.required")
+        await run.cancel(mode="after_step")
+        await run.until("run.cancelled")
+        assert heard == []
+        check_log(run)
+
+
+@pytest.mark.asyncio
 async def test_it_gets_resources_by_type():
     @agent("own")
     async def own(run: Run, shop: Shop) -> bool:

@@ -1,11 +1,14 @@
 """What users test their agents with."""
 
 import asyncio
+import weakref
 
 import pytest
 
 from midstream import Agent, Midstream, tool
+from midstream.log import Batch, LogUnavailable, MemoryStore
 from midstream.testing import ManualClock, Refused, call, play, played
+from midstream.testing.mortal import MortalStore
 
 
 @tool(approval="always")
@@ -84,3 +87,28 @@ async def test_a_run_that_fails_has_no_result():
             await run.result()
         with pytest.raises(Refused):
             await run.cancel()
+
+
+@pytest.mark.asyncio
+async def test_a_dead_server_begins_nothing():
+    store = MemoryStore(clock=ManualClock())
+    await store.open()
+    mortal = MortalStore(store)
+    mortal.dead = True
+    with pytest.raises(LogUnavailable):
+        await mortal.log.create(
+            "r", fingerprint="f", batch=Batch(batch_id="b", status="running"), owner="me", lease_ms=1
+        )
+    assert await store.log.load("r") is None
+
+
+def test_a_cancelled_timer_keeps_nothing_alive():
+    class Thing:
+        def ring(self) -> None:
+            """Nobody hears."""
+
+    clock, thing = ManualClock(), Thing()
+    gone = weakref.ref(thing)
+    clock.call_later(1000, thing.ring)()
+    del thing
+    assert gone() is None

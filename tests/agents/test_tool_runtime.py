@@ -1,13 +1,16 @@
 """What becomes of one tool call."""
 
 import asyncio
+import gc
 import threading
+import weakref
 
 import pytest
 
 from midstream import ToolContext, ToolError, tool
 from midstream.agents.tools import runtime
-from midstream.agents.tools.threads import left_running
+from midstream.agents.tools.threads import in_thread, left_running
+from midstream.tasks import spawn, stop
 from midstream.testing import call, calls
 from midstream_protocol.limits import MAX_PREVIEW_CHARS
 from tests.agents.kit import acting, agent, check_log, eventually
@@ -304,3 +307,73 @@ async def test_resources_come_by_their_type():
     _, said = await played(state, [call("state"), "Done."], resources=[open_shop])
     assert said == ["true"]
     assert len(closed) == 1
+
+
+@pytest.mark.asyncio
+async def test_arguments_without_end_are_refused():
+    ran = []
+
+    @tool
+    async def write(text: str) -> str:
+        ran.append(text)
+        return "ok"
+
+    run, said = await played(write, [call("write", text="x" * runtime.MAX_ARGS_BYTES), "Sorry."])
+    assert ran == []
+    assert said[0].startswith("invalid_args: The arguments have more than")
+    assert sum(len(str(event.payload)) for event in run.events) < 10_000
+
+
+@pytest.mark.asyncio
+async def test_many_arguments_are_shown_in_part():
+    @tool
+    async def add(numbers: list[int], names: dict[str, int]) -> int:
+        return sum(numbers) + len(names)
+
+    numbers, names = list(range(10_000)), {f"n{n}": n for n in range(10_000)}
+    run, said = await played(add, [call("add", numbers=numbers, names=names), "Ok."])
+    assert said == [str(sum(numbers) + 10_000)]
+    shown = run.of_type("tool.started")[0].args_preview
+    assert shown["numbers"] == [*range(50), "… 9,950 more"]
+    assert len(shown["names"]) == 51
+    assert shown["names"]["…"] == "9,950 more"
+
+
+@pytest.mark.asyncio
+async def test_a_whole_result_is_not_kept_once_it_was_told():
+    alive = []
+
+    @tool
+    async def report() -> list[str]:
+        return ["x" * 400_000]
+
+    @tool
+    async def look() -> str:
+        gc.collect()
+        lists = [found for found in gc.get_objects() if type(found) is list and len(found) == 1]
+        alive.extend(found for found in lists if isinstance(found[0], str) and len(found[0]) == 400_000)
+        return ""
+
+    async with acting(agent(report, look), [call("report"), call("look"), "Done."]) as (run, _, _stage):
+        await run.result()
+    assert len(alive) == 0
+
+
+@pytest.mark.asyncio
+async def test_threads_that_were_left_and_have_ended_are_forgotten():
+    release = threading.Event()
+
+    async def leave(name):
+        waiting = spawn(in_thread(lambda: release.wait(10), name=name), name=name)
+        await asyncio.sleep(0)
+        await stop(waiting)
+
+    await leave("left first")
+    [first] = [thread for thread in threading.enumerate() if thread.name == "left first"]
+    gone = weakref.ref(first)
+    release.set()
+    first.join()
+    del first
+    await leave("left second")
+    gc.collect()
+    assert gone() is None

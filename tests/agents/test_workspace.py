@@ -1,15 +1,24 @@
 """The built-in copilot: nothing leads out of its folder, nothing is changed unseen, nothing is left running."""
 
+import asyncio
 import os
+import re
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from midstream import ToolError, workspace_agent
-from midstream.agents.workspace import command
+from midstream.agents.workspace import command, files
+from midstream.agents.workspace.edit import difference
 from midstream.agents.workspace.files import MAX_ENTRIES, looking_tools
-from midstream.agents.workspace.folder import Folder
+from midstream.agents.workspace.folder import Folder, lines_of
+from midstream.tasks import spawn
 from midstream.testing import call
 from tests.agents.kit import acting, check_log, eventually
 
@@ -76,6 +85,22 @@ class TestPaths:
         with pytest.raises(ToolError):
             folder.read("src/main.py")
 
+    def test_a_listed_folder_that_becomes_a_link_meanwhile_is_not_followed(self, root, tmp_path):
+        (tmp_path / "private").touch()
+        seen = []
+        for place, _ in Folder(root).walk(".", depth=6):
+            seen.append(place.as_posix())
+            if seen[-1] == "src":
+                (root / "src" / "main.py").unlink()
+                (root / "src").rmdir()
+                (root / "src").symlink_to(tmp_path)
+        assert seen == ["a.txt", "bin.dat", "src"]
+
+    def test_names_that_are_no_utf_8(self, root, look):
+        (root / "src" / os.fsdecode(b"\xff.txt")).write_text("Hello")
+        assert "main.py" in look["list_files"]("src")
+        assert "Hello" in look["search_text"]("hello", "src")
+
     def test_links_that_go_round(self, root, look):
         (root / "x").symlink_to("y")
         (root / "y").symlink_to("x")
@@ -117,6 +142,15 @@ class TestLooking:
         assert len(look["read_file"]("long")) < 30_000
         (root / "many").write_text("line\n" * 5_000)
         assert look["read_file"]("many").endswith("[lines 1 to 1000 of 5000]")
+
+    def test_lines_are_counted_as_editors_count_them(self, root, look):
+        (root / "feed").write_bytes(b"one\x0cstill one\r\ntwo\xe2\x80\xa8still two\rand\nthree needle")
+        assert look["read_file"]("feed", first_line=3) == "three needle\n[lines 3 to 3 of 3]"
+        assert look["search_text"]("needle") == "feed:3: three needle"
+
+    def test_a_search_ends_by_itself(self, root, look, monkeypatch):
+        monkeypatch.setattr(files, "SEARCH_S", -1.0)
+        assert look["search_text"]("hello") == "… stopped after 0 files: search in a folder of it"
 
     def test_searches(self, look):
         assert look["search_text"]("hello") == "src/main.py:1: print('Hello')"
@@ -169,6 +203,12 @@ class TestEditing:
             await run.result()
             assert (root / "a.txt").read_text() == "one\ntwo\nfour\n"
 
+    def test_a_name_as_long_as_names_can_be(self, root):
+        name = "é" * 127
+        (root / name).write_text("one")
+        Folder(root).write(name, b"two")
+        assert (root / name).read_text() == "two"
+
     @pytest.mark.asyncio
     async def test_a_new_file(self, root):
         script = [call("edit_file", path="new/deep/b.txt", old="", new="b"), "Done."]
@@ -213,16 +253,73 @@ class TestEditing:
 
 def alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        # A zombie that nobody has waited for yet runs no more.
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    # A zombie that nobody has waited for yet runs no more.
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
 async def pid_in(path) -> int:
     await eventually(lambda: path.exists() and path.read_text().strip())
     return int(path.read_text())
+
+
+class Context:
+    tool_call_id = "call_1"
+
+    async def progress(self, text):
+        """Nobody watches."""
+
+
+SERVER = """
+import asyncio, sys
+from pathlib import Path
+from midstream.agents.workspace import command, files
+from midstream.agents.workspace.edit import difference
+
+class Context:
+    tool_call_id = "call_1"
+
+    async def progress(self, text):
+        pass
+
+asyncio.run(command.run(sys.argv[2], cwd=Path(sys.argv[1]), timeout_s=100, context=Context()))
+"""
+
+
+class TestDifferences:
+    def test_of_a_long_file_of_lines_that_are_alike(self):
+        lines = ["same\n"] * 200_000
+        after = [*lines[:150_000], "other\n", *lines[150_001:]]
+        diff = difference("".join(lines), "".join(after), "a", "b")
+        assert diff.startswith("--- a\n+++ b\n@@ -149998,7 +149998,7 @@\n same\n")
+        assert diff.count("\n") == 11
+        assert diff.count("\n+other\n") == 1
+
+    def test_a_line_ends_where_it_ends(self):
+        assert difference("a\x0cb\nc\n", "a\x0cb\nd\n", "a", "b") == "--- a\n+++ b\n@@ -1,2 +1,2 @@\n a\x0cb\n-c\n+d\n"
+
+    @given(st.text("ab\n", max_size=40), st.text("ab\n", max_size=6), st.integers(0, 40), st.integers(0, 6))
+    def test_it_leads_from_the_one_to_the_other(self, before, put, at, gone):
+        after = before[:at] + put + before[at + gone :]
+        assert patched(before, difference(before, after, "a", "b")) == after
+
+
+def patched(before, diff):
+    old, out, position = lines_of(before), [], 0
+    for line in re.split(r"(?<=\n)(?!\\)", diff)[2:-1]:
+        text = line[1:].removesuffix("\n\\ No newline at end of file\n")
+        if line.startswith("@@"):
+            first, _, count = line.split()[1].removeprefix("-").partition(",")
+            start = int(first) - (count != "0")
+            out += old[position:start]
+            position = start
+        elif line[0] in " -":
+            assert old[position] == text, "it speaks of what is there"
+            position += 1
+        if line[0] in " +":
+            out.append(text)
+    return "".join([*out, *old[position:]])
 
 
 class TestCommands:
@@ -311,6 +408,55 @@ class TestCommands:
             assert shown.text == "begun\n"
             (root / "fifo").write_text("end")
             await run.result()
+
+    @pytest.mark.asyncio
+    async def test_a_slow_log_loses_no_output(self, root):
+        class Slow(Context):
+            async def progress(self, text):
+                await asyncio.Event().wait()
+
+        line = "echo one; sleep 0.2; echo two"
+        said = await command.run(line, cwd=root, timeout_s=20, context=Slow())
+        assert said == "exit code 0\none\ntwo\n"
+
+    @pytest.mark.asyncio
+    async def test_one_that_is_cancelled_while_it_starts_is_gone(self, root, monkeypatch):
+        create, begun, go_on = asyncio.create_subprocess_exec, asyncio.Event(), asyncio.Event()
+        line = "sleep 600 & echo $! > pid; wait"
+
+        async def slowly(*argv, **options):
+            process = await create(*argv, **options)
+            if line in argv:
+                begun.set()
+                try:
+                    await go_on.wait()
+                except asyncio.CancelledError:
+                    # What asyncio does when it is cancelled between the fork and its end.
+                    process.kill()
+                    raise
+            return process
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", slowly)
+        running = spawn(command.run(line, cwd=root, timeout_s=20, context=Context()), name="command")
+        await begun.wait()
+        pid = await pid_in(root / "pid")
+        running.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.wait({running})
+        await eventually(lambda: not alive(pid), within_s=1.0)
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+    def test_it_ends_with_its_server_however_that_ends(self, root, number):
+        line = "(sleep 600; true) & echo $! > pid; wait"
+        server = subprocess.Popen([sys.executable, "-c", SERVER, str(root), line])
+        try:
+            pid = asyncio.run(pid_in(root / "pid"))
+            assert alive(pid)
+        finally:
+            server.send_signal(number)
+            server.wait()
+        asyncio.run(eventually(lambda: not alive(pid), within_s=2.0))
 
     def test_the_kept_output_is_bounded_whatever_comes(self):
         output = command.Output()

@@ -3,10 +3,23 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 import midstream
-from midstream.runs.drafts import BEGINNINGS, OWN
+from midstream.runs.contract import CallCancelled
+from midstream.runs.drafts import BEGINNINGS, OWN, plan_draft
 from midstream.runs.port import EMITTED
-from midstream_protocol.events import EVENTS, TERMINAL_TYPES
+from midstream.runs.state import RunState, apply, input_of
+from midstream_protocol.events import (
+    EVENTS,
+    TERMINAL_TYPES,
+    ApprovalRequired,
+    InputRequired,
+    RunCancelling,
+    ToolFailed,
+    ToolRequested,
+    ToolStarted,
+)
 
 FACTS = {
     "approval.required",
@@ -52,3 +65,29 @@ def test_nobody_emits_a_fact() -> None:
                 if name in names:
                     wrong.append(f"{path.name}:{node.lineno} emits {name}")
     assert wrong == []
+
+
+SOON = {"expires_at": "2026-06-12T12:00:01.234Z", "expires_in_s": 1.0}
+BEGINNINGS_OF_A_CALL = [
+    ToolStarted(tool_call_id="c", tool="t", label="T", args_preview={}, args_digest="d", attempt=1),
+    ToolRequested(tool_call_id="c", tool="t", label="T", args={}, client_id="x", **SOON),
+    ApprovalRequired(
+        approval_id="a", tool_call_id="c", tool="t", label="T", reason="policy", risk="low", args={}, editable=True,
+        args_digest="d", decisions=["approve"], remember_scopes=[], on_expire="deny", **SOON,
+    ),
+    InputRequired(input_id=input_of("c"), question="?", **SOON),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("draft", BEGINNINGS_OF_A_CALL, ids=lambda draft: draft.TYPE)
+def test_what_was_on_its_way_when_its_call_was_cancelled_does_not_begin(draft) -> None:
+    state = RunState(run_id="r")
+    assert plan_draft(state, draft, None)
+    apply(state, 1, RunCancelling(mode="now", by="me", escalated=False, tool_call_id="other"), 0)
+    assert plan_draft(state, draft, None)
+    apply(state, 2, RunCancelling(mode="now", by="me", escalated=False, tool_call_id="c"), 0)
+    with pytest.raises(CallCancelled):
+        plan_draft(state, draft, None)
+    apply(state, 3, BEGINNINGS_OF_A_CALL[0], 0)
+    closing = ToolFailed(tool_call_id="c", code="cancelled", text="x", outcome="unknown", retryable=False)
+    assert plan_draft(state, closing, None), "its end is still told"

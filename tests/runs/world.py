@@ -13,7 +13,15 @@ from midstream.clock import SystemClock
 from midstream.log import Batch, JournalRecord, MemoryStore, StoredReceipt
 from midstream.runs.beat import Beat, run_beat
 from midstream.runs.commands import Door, fingerprint
-from midstream.runs.contract import BadDraft, CallCancelled, CallRecord, CorrectionsPending, Limits, ResultRecord, Stopping
+from midstream.runs.contract import (
+    BadDraft,
+    CallCancelled,
+    CallRecord,
+    CorrectionsPending,
+    Limits,
+    ResultRecord,
+    Stopping,
+)
 from midstream.runs.inputs import Asked, Drafted, End, Offer, ProgramEnded, Recovered, TakeCorrections, Tick
 from midstream.runs.mailbox import Posted
 from midstream.runs.replay import load_state, own_event
@@ -154,7 +162,9 @@ class World:
                 assert isinstance(value, Receipt)
                 self._receipt(slot.asked, value)
             else:
-                assert refused is None or isinstance(refused, Stopping | CallCancelled | BadDraft | CorrectionsPending), refused
+                assert refused is None or isinstance(
+                    refused, Stopping | CallCancelled | BadDraft | CorrectionsPending
+                ), refused
 
     def _receipt(self, asked: Asked, receipt: Receipt) -> None:
         command = asked.command

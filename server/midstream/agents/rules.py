@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from midstream.agents.tools.definition import Tool
-from midstream.agents.tools.shown import REDACTED
+from midstream.agents.tools.shown import hidden_in
 from midstream.agents.tools.validate import BadSchema, check_arguments, check_value
 from midstream_protocol.errors import FieldError
 
@@ -28,9 +28,9 @@ class AgentRules:
         found = self._tools.get(tool)
         if found is None:
             return [FieldError(path="", code="unknown_tool", text="the agent has no such tool")]
-        if sent_back := [name for name in found.redact if args.get(name) == REDACTED]:
-            text = "is hidden: leave it out, and it stays as it is"
-            return [FieldError(path=f"/{name}", code="hidden", text=text) for name in sorted(sent_back)]
+        if found.redact and (sent_back := hidden_in(dict(args), found.redact)):
+            text = "is hidden: leave the argument out, and it stays as it is"
+            return [FieldError(path=place, code="hidden", text=text) for place in sorted(sent_back)]
         return check_arguments(found.arguments, found.input_schema, args)
 
     def shown_args(self, tool: str, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -101,8 +101,9 @@ class Turn:
 
         def interrupt() -> None:
             nonlocal stopped_for_correction
-            # A message that is complete is not interrupted any more: the correction enters after it.
-            if not listening.done():
+            # A message that is complete is not interrupted any more: the correction enters after it. Nor is one twice:
+            # that would interrupt the closing of its stream.
+            if not listening.done() and not stopped_for_correction:
                 stopped_for_correction = True
                 listening.cancel()
 

@@ -16,8 +16,9 @@ class ManualClock:
     def __init__(self, *, start_ms: int = _START_MS) -> None:
         self._start_ms = start_ms
         self._now = 0.0
-        self._timers: list[tuple[float, int, Callable[[], object]]] = []
-        self._cancelled: set[int] = set()
+        self._timers: list[tuple[float, int]] = []
+        # Apart from the heap: a timer that was cancelled must not keep alive what it would have called.
+        self._callbacks: dict[int, Callable[[], object]] = {}
         self._count = itertools.count()
 
     def now_ms(self) -> int:
@@ -47,8 +48,13 @@ class ManualClock:
             # Due already: that needs no time to pass.
             return asyncio.get_running_loop().call_soon(callback).cancel
         number = next(self._count)
-        heapq.heappush(self._timers, (self._now + seconds, number, callback))
-        return lambda: self._cancelled.add(number)
+        heapq.heappush(self._timers, (self._now + seconds, number))
+        self._callbacks[number] = callback
+
+        def cancel() -> None:
+            self._callbacks.pop(number, None)
+
+        return cancel
 
     async def advance(self, seconds: float) -> None:
         """Move on, calling back each timer at its time, and let what they wake do its work."""
@@ -56,9 +62,9 @@ class ManualClock:
         await _let_others_run()
         end = self._now + seconds
         while self._timers and self._timers[0][0] <= end:
-            due, number, callback = heapq.heappop(self._timers)
-            if number in self._cancelled:
-                self._cancelled.discard(number)
+            due, number = heapq.heappop(self._timers)
+            callback = self._callbacks.pop(number, None)
+            if callback is None:
                 continue
             self._now = max(self._now, due)
             callback()

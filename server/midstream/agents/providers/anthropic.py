@@ -207,7 +207,7 @@ def _direct_client(base_url: str) -> httpx2.AsyncClient:
 def _is_loopback(base_url: str) -> bool:
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"the base URL {base_url!r} is no http:// or https:// URL")
+        raise ValueError("the base URL is no http:// or https:// URL")
     try:
         return ipaddress.ip_address(parts.hostname).is_loopback
     except ValueError:

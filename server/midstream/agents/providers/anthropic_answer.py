@@ -24,6 +24,9 @@ from midstream.agents.providers.json_values import SAFE_INTEGER, parsed_args, st
 # Characters of one message, all blocks together: far above any model's max_tokens, so only a broken server meets it.
 MESSAGE_LIMIT_CHARS: Final = 16_777_216
 
+# What a block counts beside its text, so that there is an end to empty ones too.
+BLOCK_CHARS: Final = 16_384
+
 # After these a message is whole: a call that was opened and got no input is a call without arguments.
 _WHOLE: Final = frozenset({"end_turn", "tool_use", "stop_sequence", "pause_turn"})
 
@@ -86,6 +89,7 @@ class Answer:
         index, raw = event.get("index"), _mapping(event, "content_block")
         if not self._opened or not isinstance(index, int) or index in self._blocks:
             raise _broken("a block began out of order")
+        self._take(BLOCK_CHARS + sum(len(value) for value in raw.values() if isinstance(value, str)))
         block: _Block
         match raw.get("type"):
             case "text":
@@ -108,10 +112,13 @@ class Answer:
 
     def _delta(self, event: dict[str, Any]) -> list[ModelEvent]:
         delta = _mapping(event, "delta")
-        self._room -= sum(len(value) for value in delta.values() if isinstance(value, str))
+        self._take(sum(len(value) for value in delta.values() if isinstance(value, str)))
+        return self._block(event).delta(delta)
+
+    def _take(self, size: int) -> None:
+        self._room -= size
         if self._room < 0:
             raise _broken("it is longer than any model writes")
-        return self._block(event).delta(delta)
 
     def _block(self, event: dict[str, Any]) -> "_Block":
         block = self._blocks.get(event.get("index", -1))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from midstream.agents.providers.contract import Provider
 from midstream.agents.providers.script import load_script
@@ -82,7 +83,13 @@ def _anthropic(model: str, api_key: str | None, base_url: str | None) -> tuple[P
         provider = _adapter()(api_key=api_key or None, base_url=base_url or None, default_model=model)
     except ValueError as error:
         raise ValueError(f"ANTHROPIC_BASE_URL: {error}") from error
-    return provider, f"{model} answers, at {base_url or 'the API of Anthropic'}"
+    return provider, f"{model} answers, at {_shown(base_url) if base_url else 'the API of Anthropic'}"
+
+
+def _shown(url: str) -> str:
+    """Without what may be a secret in it: a user and password, a query."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def _adapter() -> Callable[..., Provider]:

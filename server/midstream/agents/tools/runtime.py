@@ -32,9 +32,12 @@ from midstream.runs.state import Answer, CallState
 from midstream.tasks import spawn, stop
 from midstream_protocol.codec import json_safe
 from midstream_protocol.events import Outcome, Payload, ToolCompleted, ToolFailed, ToolStarted
-from midstream_protocol.limits import MAX_TEXT_CHARS
+from midstream_protocol.limits import MAX_TEXT_CHARS, MAX_TOOL_RESULT_BYTES
 
 _log = structlog.get_logger("midstream.agents")
+
+MAX_ARGS_BYTES: Final = MAX_TOOL_RESULT_BYTES
+"""Bytes of one call's arguments, which an approval shows whole: as much as a client may answer."""
 
 PARALLEL_CALLS: Final = 8
 """Calls of one message that run at once."""
@@ -50,6 +53,7 @@ class Runtime:
         self._approvals = Approvals(port)
         self._slots = asyncio.Semaphore(PARALLEL_CALLS)
         self._seen: dict[str, None] = {}
+        # Of the program before this one. What ends from now on is told once, and whole results are not kept in memory.
         self._results = {
             record.key: msgspec.json.decode(record.data, type=ResultRecord)
             for record in port.journal
@@ -109,13 +113,11 @@ class Runtime:
         except ApprovalExpired as expired:
             await self._fail(call.id, CallFailed("approval_expired", expired.text), step_id)
             raise
-        self._results[call.id] = record
         return record
 
     async def refuse(self, call: Call, failed: CallFailed, *, step_id: str | None) -> ResultRecord:
         """End a call that is not to be run at all, with its answer for the model."""
-        record = self._results[call.id] = await self._fail(call.id, failed, step_id)
-        return record
+        return await self._fail(call.id, failed, step_id)
 
     # -- one call
 
@@ -170,6 +172,8 @@ class Runtime:
             raise CallFailed("invalid_args", "The arguments are not a JSON object.")
         if json_safe(args) != args:
             raise CallFailed("invalid_args", "The arguments hold a number or text that JSON clients cannot read.")
+        if len(msgspec.json.encode(args)) > MAX_ARGS_BYTES:
+            raise CallFailed("invalid_args", f"The arguments have more than {MAX_ARGS_BYTES:,} bytes.")
         if errors := check_arguments(tool.arguments, tool.input_schema, args):
             text = f"The arguments do not fit {tool.name}:\n{in_words(errors)}"
             raise CallFailed("invalid_args", text, outcome="unknown" if begun else "not_started")

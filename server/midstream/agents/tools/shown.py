@@ -1,6 +1,7 @@
 """What leaves a call: to people bounded and without what is hidden, to the model bounded, to the journal whole."""
 
 from collections.abc import Collection
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +16,9 @@ REDACTED: Final = "[hidden]"
 
 MAX_ARG_CHARS: Final = 500
 """Characters of one text in a call's preview; an approval shows its arguments whole."""
+
+MAX_ARG_ITEMS: Final = 50
+"""Items of one list or object in a call's preview."""
 
 MAX_RESULT_CHARS: Final = 30_000
 """Characters of one result that the model is given: some 8,000 tokens, a long file's worth."""
@@ -74,14 +78,29 @@ def redacted(value: Any, names: Collection[str]) -> Any:
     return value
 
 
+def hidden_in(value: Any, names: Collection[str], *, at: str = "") -> list[str]:
+    """The places (JSON Pointers) where `redacted` has left its mark in a value that somebody sent back."""
+    if isinstance(value, dict):
+        places: list[str] = []
+        for key, item in value.items():
+            place = f"{at}/{key}"
+            places += [place] if key in names and item == REDACTED else hidden_in(item, names, at=place)
+        return places
+    if isinstance(value, list):
+        return [place for index, item in enumerate(value) for place in hidden_in(item, names, at=f"{at}/{index}")]
+    return []
+
+
 def shortened(value: Any) -> Any:
-    """The same JSON value with long texts cut."""
+    """The same JSON value with long texts, lists and objects cut."""
     if isinstance(value, str):
         return bounded(value, MAX_ARG_CHARS)
     if isinstance(value, dict):
-        return {key: shortened(item) for key, item in value.items()}
+        kept = {bounded(key, MAX_ARG_CHARS): shortened(item) for key, item in islice(value.items(), MAX_ARG_ITEMS)}
+        return kept if len(value) <= MAX_ARG_ITEMS else {**kept, "…": f"{len(value) - MAX_ARG_ITEMS:,} more"}
     if isinstance(value, list):
-        return [shortened(item) for item in value]
+        cut = [shortened(item) for item in value[:MAX_ARG_ITEMS]]
+        return cut if len(value) <= MAX_ARG_ITEMS else [*cut, f"… {len(value) - MAX_ARG_ITEMS:,} more"]
     return value
 
 

@@ -15,8 +15,12 @@ _left: Final[set[threading.Thread]] = set()
 
 def left_running() -> int:
     """Threads of calls that nobody waits for any more and that have not ended."""
-    _left.difference_update([thread for thread in _left if not thread.is_alive()])
+    _forget_ended()
     return len(_left)
+
+
+def _forget_ended() -> None:
+    _left.difference_update([thread for thread in _left if not thread.is_alive()])
 
 
 async def in_thread(work: Callable[[], Any], *, name: str) -> Any:
@@ -54,5 +58,6 @@ async def in_thread(work: Callable[[], Any], *, name: str) -> Any:
     try:
         return await done
     except asyncio.CancelledError:
+        _forget_ended()
         _left.add(thread)
         raise

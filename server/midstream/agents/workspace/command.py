@@ -1,5 +1,6 @@
 """Running a command in the folder, in a process group of its own, which is gone when the call is over - however it
-ended. A program that leaves its group (`setsid`) is beyond reach; a sandbox, not this, would hold it.
+ended, also when the server is killed. A program that leaves its group (`setsid`) is beyond reach, and one that runs as
+the server's user can read what that user can, the server's own memory included; a sandbox, not this, would hold it.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from midstream.agents.tools.context import ToolContext, ToolError
 from midstream.agents.tools.definition import Preview, Tool, tool
+from midstream.agents.tools.settle import settled
 from midstream.agents.workspace.folder import Folder
 from midstream.runs.contract import Stopping
 from midstream.tasks import spawn, stop
@@ -24,12 +26,22 @@ MAX_HEAD: Final = 10_000
 MAX_TAIL: Final = 18_000
 """Bytes of output kept from the beginning and from the end: the end is where it says what went wrong."""
 
+STOPPED: Final = "The command was stopped before it had ended."
+
 TERM_GRACE_S: Final = 0.4
 """Seconds between SIGTERM and SIGKILL. A cancelled command must be gone within a second."""
 
 PROGRESS_S: Final = 0.5
 PROGRESS_CHARS: Final = 400
 _CHUNK: Final = 64 * 1024
+
+_GUARD: Final = 'read -r group && { read -r _ || kill -KILL "-$group"; }'
+"""Waits for the end of its input, which comes when the server ends, however that ends. A parent-death signal would
+reach the shell alone, and not what it has started.
+"""
+
+_GUARDED: Final = 'echo $$ >&0 && exec /bin/sh -c "$1" </dev/null'
+"""Tells the guard its group before anything else: whenever the server is killed, the guard knows."""
 
 KEPT_VARIABLES: Final = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "VIRTUAL_ENV",
@@ -69,25 +81,11 @@ def command_tool(folder: Folder) -> Tool:
 
 async def run(command: str, *, cwd: Path, timeout_s: float, context: ToolContext) -> str:
     """Raises `ToolError` when it did not start or end in time, also when it was cancelled: its end is then known."""
-    output = Output()
-    async with _pipe() as (stream, write_end):
-        try:
-            process = await asyncio.create_subprocess_exec(
-                "/bin/sh",
-                "-c",
-                command,
-                cwd=cwd,
-                env={**{name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}, "TERM": "dumb"},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=write_end,
-                stderr=write_end,
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as error:
-            raise ToolError(f"The command could not be started: {type(error).__name__}.") from error
-        finally:
-            os.close(write_end)
-        reading = spawn(_read(stream, output, context), name=f"output:{context.tool_call_id}")
+    output, news = Output(), asyncio.Event()
+    async with _guard() as guard, _pipe() as (stream, write_end):
+        process = await _started(command, cwd=cwd, guard=guard, write_end=write_end)
+        reading = spawn(_read(stream, output, news), name=f"output:{context.tool_call_id}")
+        telling = spawn(_tell(output, news, context), name=f"output:{context.tool_call_id}/progress")
         try:
             async with asyncio.timeout(timeout_s):
                 await process.wait()
@@ -99,12 +97,79 @@ async def run(command: str, *, cwd: Path, timeout_s: float, context: ToolContext
             raise ToolError(f"The command took more than {timeout_s:g} s and was stopped.\n{output.text()}") from None
         except asyncio.CancelledError:
             await end_group(process)
-            raise ToolError("The command was stopped before it had ended.") from None
+            raise ToolError(STOPPED) from None
         finally:
-            await stop(reading)
+            await stop(reading, telling)
     code = process.returncode
     ended = f"stopped by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
     return f"{ended}\n{output.text() or '(no output)'}"
+
+
+async def _started(command: str, *, cwd: Path, guard: int, write_end: int) -> asyncio.subprocess.Process:
+    """The command's shell. The write end is closed here: only the command holds it open."""
+    made: list[asyncio.subprocess.Process] = []
+
+    async def start() -> None:
+        environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+        process = await asyncio.create_subprocess_exec(
+            "/bin/sh",
+            "-c",
+            _GUARDED,
+            "sh",
+            command,
+            cwd=cwd,
+            env={**environment, "TERM": "dumb"},
+            stdin=guard,
+            stdout=write_end,
+            stderr=write_end,
+            start_new_session=True,
+        )
+        made.append(process)
+
+    try:
+        # Left half way, asyncio would kill the shell alone, and not what it has started already.
+        await settled(start(), name="command")
+    except (OSError, ValueError) as error:
+        raise ToolError(f"The command could not be started: {type(error).__name__}.") from error
+    except asyncio.CancelledError:
+        for process in made:
+            await end_group(process)
+        raise ToolError(STOPPED) from None
+    finally:
+        os.close(write_end)
+    return made[0]
+
+
+@contextlib.asynccontextmanager
+async def _guard() -> AsyncIterator[int]:
+    """Where a process group is told that is to end with the server, even if that is killed."""
+    read_end, write_end = os.pipe()
+    guard = None
+    try:
+        try:
+            guard = await asyncio.create_subprocess_exec(
+                "/bin/sh",
+                "-c",
+                _GUARD,
+                env={},
+                stdin=read_end,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ToolError(f"The command could not be started: {type(error).__name__}.") from error
+        finally:
+            os.close(read_end)
+        yield write_end
+    finally:
+        # Before its input ends: the group is gone, and its number may be another's soon.
+        if guard is not None:
+            with contextlib.suppress(ProcessLookupError):
+                guard.kill()
+        os.close(write_end)
+        if guard is not None:
+            await guard.wait()
 
 
 @contextlib.asynccontextmanager
@@ -115,10 +180,14 @@ async def _pipe() -> AsyncIterator[tuple[asyncio.StreamReader, int]]:
     read_end, write_end = os.pipe()
     loop = asyncio.get_running_loop()
     stream = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(stream),
-        open(read_end, "rb", buffering=0),  # noqa: ASYNC230, PTH123, SIM115 - a descriptor, which the transport closes
-    )
+    try:
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream),
+            open(read_end, "rb", buffering=0),  # noqa: ASYNC230, PTH123, SIM115 - a descriptor; the transport closes it
+        )
+    except BaseException:
+        os.close(write_end)
+        raise
     try:
         yield stream, write_end
     finally:
@@ -161,32 +230,39 @@ class Output:
         return last[-PROGRESS_CHARS:].decode(errors="replace")
 
 
-async def _read(stream: asyncio.StreamReader, output: Output, context: ToolContext) -> None:
-    loop = asyncio.get_running_loop()
-    told = loop.time() - PROGRESS_S
+async def _read(stream: asyncio.StreamReader, output: Output, news: asyncio.Event) -> None:
     while data := await stream.read(_CHUNK):
         output.add(data)
-        if loop.time() - told >= PROGRESS_S:
-            told = loop.time()
-            # A run that has ended shows nothing any more; the command is stopped by who ended it.
-            with contextlib.suppress(Stopping):
-                await context.progress(output.end())
+        news.set()
+
+
+async def _tell(output: Output, news: asyncio.Event, context: ToolContext) -> None:
+    """Apart from the reading: while the log is slow this waits, and no output may be lost for it."""
+    while await news.wait():
+        news.clear()
+        # A run that has ended shows nothing any more; the command is stopped by who ended it.
+        with contextlib.suppress(Stopping):
+            await context.progress(output.end())
+        await asyncio.sleep(PROGRESS_S)
 
 
 async def end_group(process: asyncio.subprocess.Process) -> None:
     """End the command's whole process group: asked first, then killed. A second cancellation kills at once."""
     if not _signal(process, signal.SIGTERM):
         return
+    gone = False
     try:
         async with asyncio.timeout(TERM_GRACE_S):
             await process.wait()
             # Nothing tells when the last process of a group has gone.
             while _signal(process, 0):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
+            gone = True
     except TimeoutError:
         pass
     finally:
-        _signal(process, signal.SIGKILL)
+        if not gone:
+            _signal(process, signal.SIGKILL)
     await process.wait()
 
 

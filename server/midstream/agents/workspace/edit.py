@@ -2,13 +2,19 @@
 
 import difflib
 import hashlib
+import re
 from typing import Any, Final
 
 from midstream.agents.tools.context import ToolError
 from midstream.agents.tools.definition import Preview, Tool, tool
-from midstream.agents.workspace.folder import Folder, as_text
+from midstream.agents.workspace.folder import Folder, as_text, lines_of
 
 TIMEOUT_S: Final = 20.0
+
+CONTEXT: Final = 3
+"""Unchanged lines shown before and after a change."""
+
+_HUNK: Final = re.compile(r"^@@ -(\d+)(,\d+)? \+(\d+)(,\d+)? @@")
 
 
 def editing_tool(folder: Folder) -> Tool:
@@ -16,15 +22,7 @@ def editing_tool(folder: Folder) -> Tool:
 
     def preview(args: Any) -> Preview:
         before, after, data = _edited(folder, args.path, args.old, args.new)
-        diff = "".join(
-            _ended(line)
-            for line in difflib.unified_diff(
-                before.splitlines(keepends=True),
-                after.splitlines(keepends=True),
-                f"a/{args.path}" if data is not None else "/dev/null",
-                f"b/{args.path}",
-            )
-        )
+        diff = difference(before, after, f"a/{args.path}" if data is not None else "/dev/null", f"b/{args.path}")
         guard = "absent" if data is None else hashlib.sha256(data).hexdigest()
         return Preview(kind="diff", data=diff, guard=guard)
 
@@ -43,6 +41,28 @@ def editing_tool(folder: Folder) -> Tool:
         return f"{path} was {'made' if data is None else 'changed'}."
 
     return edit_file
+
+
+def difference(before: str, after: str, old_name: str, new_name: str) -> str:
+    """The unified diff of a text that was changed in one place.
+
+    What is the same before and after that place is set aside first: difflib takes seconds for a long file, and in one
+    whose lines are much alike it finds nothing in common.
+    """
+    old, new = lines_of(before), lines_of(after)
+    room = min(len(old), len(new))
+    start = next((n for n in range(room) if old[n] != new[n]), room)
+    room -= start
+    end = next((n for n in range(room) if old[-1 - n] != new[-1 - n]), room)
+    start, end = max(0, start - CONTEXT), max(0, end - CONTEXT)
+    found = difflib.unified_diff(
+        old[start : len(old) - end], new[start : len(new) - end], old_name, new_name, n=CONTEXT
+    )
+
+    def moved(at: re.Match[str]) -> str:
+        return f"@@ -{int(at[1]) + start}{at[2] or ''} +{int(at[3]) + start}{at[4] or ''} @@"
+
+    return "".join(_ended(_HUNK.sub(moved, line)) for line in found)
 
 
 def _edited(folder: Folder, path: str, old: str, new: str) -> tuple[str, str, bytes | None]:

@@ -1,10 +1,11 @@
 """Looking around in the folder: list, read, search. They change nothing and ask nobody."""
 
+import time
 from typing import Final
 
 from midstream.agents.tools.context import ToolError
 from midstream.agents.tools.definition import Tool, tool
-from midstream.agents.workspace.folder import MAX_FILE_BYTES, Folder, as_text
+from midstream.agents.workspace.folder import Folder, as_text, lines_of
 
 MAX_ENTRIES: Final = 500
 MAX_DEPTH: Final = 6
@@ -15,6 +16,8 @@ MAX_MATCHES: Final = 100
 MAX_MATCH_CHARS: Final = 200
 MAX_SEARCHED: Final = 20_000
 """Files looked into by one search."""
+SEARCH_S: Final = 10.0
+"""Seconds of one search: a thread cannot be stopped from outside, so it stops itself and tells what it has found."""
 
 TIMEOUT_S: Final = 20.0
 
@@ -57,19 +60,21 @@ def looking_tools(folder: Folder) -> list[Tool]:
     return [list_files, read_file, search_text]
 
 
+_MARKS: Final = {"folder": "/", "link": " (a link)"}
+
+
 def _listed(folder: Folder, path: str, depth: int) -> str:
     lines: list[str] = []
-    for place, entry in folder.walk(path, depth=max(1, min(depth, MAX_DEPTH))):
+    for place, kind in folder.walk(path, depth=max(1, min(depth, MAX_DEPTH))):
         if len(lines) == MAX_ENTRIES:
             lines.append(f"… there is more; only {MAX_ENTRIES} are shown: list a folder of it")
             break
-        kind = "/" if entry.is_dir(follow_symlinks=False) else " (a link)" if entry.is_symlink() else ""
-        lines.append(f"{place.as_posix()}{kind}")
+        lines.append(f"{place.as_posix()}{_MARKS.get(kind, '')}")
     return "\n".join(lines) or "(empty)"
 
 
 def _read(folder: Folder, path: str, first_line: int, count: int) -> str:
-    whole = as_text(folder.read(path), path).splitlines(keepends=True)
+    whole = lines_of(as_text(folder.read(path), path))
     start = max(1, first_line) - 1
     if start >= len(whole) > 0:
         raise ToolError(f"{path} has {len(whole)} lines.")
@@ -93,11 +98,12 @@ def _found(folder: Folder, text: str, path: str, *, ignore_case: bool) -> str:
         raise ToolError("Say what to look for.")
     wanted = text.casefold() if ignore_case else text
     found: list[str] = []
-    for searched, (place, entry) in enumerate(folder.walk(path, depth=64)):
-        if searched >= MAX_SEARCHED:
-            found.append(f"… stopped after {MAX_SEARCHED:,} files: search in a folder of it")
+    until = time.monotonic() + SEARCH_S
+    for searched, (place, kind) in enumerate(folder.walk(path, depth=64)):
+        if searched >= MAX_SEARCHED or time.monotonic() > until:
+            found.append(f"… stopped after {searched:,} files: search in a folder of it")
             break
-        if not entry.is_file(follow_symlinks=False) or entry.stat(follow_symlinks=False).st_size > MAX_FILE_BYTES:
+        if kind != "file":
             continue
         for number, line in _lines(folder, place.as_posix()):
             if wanted in (line.casefold() if ignore_case else line):
@@ -109,7 +115,7 @@ def _found(folder: Folder, text: str, path: str, *, ignore_case: bool) -> str:
 
 def _lines(folder: Folder, path: str) -> list[tuple[int, str]]:
     try:
-        return list(enumerate(as_text(folder.read(path), path).splitlines(), start=1))
+        return list(enumerate(lines_of(as_text(folder.read(path), path)), start=1))
     except ToolError:
         # Binary, unreadable, or gone meanwhile: nothing to find in it.
         return []

@@ -12,7 +12,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from midstream.agents.tools.context import ToolError
 
@@ -30,6 +30,9 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Not to be held up by a pipe that nobody writes to.
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+Kind = Literal["file", "folder", "link", "other"]
 
 
 class Folder:
@@ -85,7 +88,8 @@ class Folder:
                 if not stat.S_ISREG(about.st_mode):
                     raise ToolError(f"{path} is no ordinary file.")
                 mode = stat.S_IMODE(about.st_mode)
-            draft = f".{place.name[:100]}.{secrets.token_hex(6)}.tmp"
+            # Without the name: it may be as long as a name can be already.
+            draft = f".{secrets.token_hex(8)}.tmp"
             with open(os.open(draft, _CREATE, 0o600, dir_fd=parent), "wb") as file:  # noqa: PTH123
                 try:
                     file.write(data)
@@ -96,27 +100,39 @@ class Folder:
                     os.unlink(draft, dir_fd=parent)
                     raise
 
-    def walk(self, path: str, *, depth: int) -> Iterator[tuple[Path, os.DirEntry[str]]]:
+    def walk(self, path: str, *, depth: int) -> Iterator[tuple[Path, Kind]]:
         """What lies below a folder, `depth` levels down, in order, without following links. `IGNORED` is left out."""
         place = self.inside(path)
-        start = self.root / place
-        if not start.is_dir():
-            raise ToolError(f"{path} is no folder." if start.exists() else f"{path} does not exist.")
-        yield from self._below(place, depth)
+        with self._opened(place, path) as at, _said(path):
+            entries = _entries(at)
+        yield from self._below(place, entries, depth)
 
-    def _below(self, place: Path, depth: int) -> Iterator[tuple[Path, os.DirEntry[str]]]:
-        try:
-            with os.scandir(self.root / place) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
-        except OSError:
-            # Gone meanwhile, or not ours to read: it is then not part of the list.
-            return
-        for entry in entries:
-            if entry.name in IGNORED:
+    def _below(self, place: Path, entries: list[tuple[str, Kind]], depth: int) -> Iterator[tuple[Path, Kind]]:
+        for name, kind in entries:
+            if name in IGNORED:
                 continue
-            yield place / entry.name, entry
-            if depth > 1 and entry.is_dir(follow_symlinks=False):
-                yield from self._below(place / entry.name, depth - 1)
+            below = place / name
+            yield below, kind
+            if depth > 1 and kind == "folder":
+                try:
+                    # From the root again: none of it may have become a link meanwhile, nor stay open while others are.
+                    with self._opened(below, name) as at, _said(name):
+                        found = _entries(at)
+                except ToolError:
+                    # Gone meanwhile, or not ours to read: it is then not part of the list.
+                    continue
+                yield from self._below(below, found, depth - 1)
+
+    @contextlib.contextmanager
+    def _opened(self, place: Path, path: str) -> Iterator[int]:
+        """That folder."""
+        with self._parent(place, path) as parent:
+            with _said(path):
+                at = os.open(place.name or ".", _DIRECTORY, dir_fd=parent)
+            try:
+                yield at
+            finally:
+                os.close(at)
 
     @contextlib.contextmanager
     def _parent(self, place: Path, path: str, *, make: bool = False) -> Iterator[int]:
@@ -134,6 +150,22 @@ class Folder:
             yield at
 
 
+def _entries(at: int) -> list[tuple[str, Kind]]:
+    with os.scandir(at) as found:
+        return sorted((entry.name, _kind(entry)) for entry in found)
+
+
+def _kind(entry: os.DirEntry[str]) -> Kind:
+    try:
+        if entry.is_symlink():
+            return "link"
+        if entry.is_dir(follow_symlinks=False):
+            return "folder"
+        return "file" if entry.is_file(follow_symlinks=False) else "other"
+    except OSError:
+        return "other"
+
+
 def as_text(data: bytes, path: str) -> str:
     """A text file's text, with its own line ends. Raises `ToolError` for what is no text."""
     if b"\0" in data[:_SNIFFED]:
@@ -142,6 +174,13 @@ def as_text(data: bytes, path: str) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         raise ToolError(f"{path} is no UTF-8 text.") from error
+
+
+def lines_of(text: str) -> list[str]:
+    """Its lines with their ends, as editors count them: `splitlines` also ends one at a form feed and the like."""
+    lines = [f"{line}\n" for line in text.split("\n")]
+    lines[-1] = lines[-1][:-1]
+    return lines if lines[-1] else lines[:-1]
 
 
 @contextlib.contextmanager
