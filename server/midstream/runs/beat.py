@@ -104,7 +104,8 @@ def _decided(door: Door, item: Input, beat: Beat) -> tuple[Decision, list[bytes]
             refusal = ProtocolError("this command cannot be carried out: the server's operator finds the reason logged")
             return Decision(receipt=refused(item.command, refusal, run_id=door.state.run_id)), []
         if isinstance(item, Drafted | End):
-            wrong = BadDraft(f"it cannot be written: {error!r}")
+            # Its type alone: an error about a value quotes the value.
+            wrong = BadDraft(f"it cannot be written: {type(error).__name__}")
             wrong.__cause__ = error
             return Decision(refused=wrong), []
         raise
