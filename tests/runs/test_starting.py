@@ -231,11 +231,10 @@ async def test_a_run_that_is_being_made_keeps_its_thread(house: Open) -> None:
     queued = (await ask(server, start("2", thread_id="t", if_busy="queue"))).run_id
     living, space = server.registry._living, namespace(ME.id)
     record = living.actors[f"{space}.{queued}"].start
-    living.threads.making.add(f"{space}.made_now")
-    await living.threads.update(space, "t", lambda thread: Thread(active="made_now", queue=thread.queue))
-    await living._promote(record)
-    assert await living.threads.get(space, "t") == Thread(active="made_now", queue=(queued,))
-    living.threads.making.clear()
+    with living.threads.making.start(f"{space}.made_now"):
+        await living.threads.update(space, "t", lambda thread: Thread(active="made_now", queue=thread.queue))
+        await living._promote(record)
+        assert await living.threads.get(space, "t") == Thread(active="made_now", queue=(queued,))
     await living._promote(record)
     assert (await living.threads.get(space, "t")).active == queued
 
@@ -393,3 +392,28 @@ async def test_one_command_id_is_for_one_run(house: Open) -> None:
     assert receipt.status == "accepted"
     assert (await soon(server.registry.submit(ME, elsewhere, client_id=None))).code == "conflict"
     assert await soon(server.registry.submit(ME, there, client_id=None)) == receipt
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_is_being_made_is_not_woken(house: Open) -> None:
+    """A command that comes between the write of a run and its actor waits for that actor, and makes no second one."""
+    begun: list[bool] = []
+
+    async def body(port: Port) -> None:
+        begun.append(port.recovered)
+        await for_ever(port)
+
+    server = await house(body)
+    making = server.registry._living.threads.making
+    key = f"{namespace(ME.id)}.mine"
+    with making.start(key):
+        await ask(server, start(run_id="mine", command_id="s1"))
+        actor = server.registry._living.actors.pop(key)
+        command = Command(type="run.correct", command_id="k", run_id="mine", payload=RunCorrect(text="left"))
+        waiting = asyncio.ensure_future(server.registry.submit(ME, command, client_id=None))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        server.registry._living.actors[key] = actor
+    assert (await soon(waiting)).status == "accepted"
+    assert begun == [False]

@@ -102,11 +102,8 @@ class Starter:
             return await self._found(existing, command, print_)
         if live >= self._limits.max_live_runs:
             raise QuotaExceeded("this server has as many runs as it may have: try again when one has ended")
-        self._threads.making.add(run)
-        try:
+        with self._threads.making.start(run):
             return await self._make(principal, command, ask, agent, (run_id, thread_id), print_, client_id=client_id)
-        finally:
-            self._threads.making.discard(run)
 
     async def _make(  # noqa: PLR0917 - private: one call, taken out of `start`
         self,

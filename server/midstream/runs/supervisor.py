@@ -164,8 +164,12 @@ class Supervisor:
             return _Unmade(error)
 
     async def _wake(self, run: str) -> Actor | None:
+        # Whoever makes the run takes it up in the same turn of the loop in which it is made.
+        await self.threads.making.over(run)
         if self.draining:
             return None
+        if (actor := self.actors.get(run)) is not None:
+            return actor
         lease = await self._store.leases.claim(
             run, owner=self.owner, now_ms=self._clock.now_ms(), lease_ms=self._limits.lease_ms
         )
@@ -305,10 +309,13 @@ class Supervisor:
             return promoted(thread)[0]
 
         thread = await self.threads.update(space, record.thread_id, change)
-        if thread.active is not None:
-            actor = await self.awake(f"{space}.{thread.active}")
-            if actor is not None and actor.queued:
-                actor.mailbox.put_control(Dequeued())
+        run = f"{space}.{thread.active}"
+        # One that is being made looks after itself; one that is not queued runs, or waits, without our help.
+        if thread.active is None or run in self.threads.making or (await self.header(run)).status != "queued":
+            return
+        actor = await self.awake(run)
+        if actor is not None and actor.queued:
+            actor.mailbox.put_control(Dequeued())
 
     async def _over(self, run: str) -> bool:
         try:

@@ -2,7 +2,9 @@
 through `decide_thread`, which is pure.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, Literal
 
 import msgspec
@@ -84,12 +86,42 @@ def promoted(thread: Thread) -> tuple[Thread, str | None]:
     return msgspec.structs.replace(thread, active=first, queue=tuple(rest)), first
 
 
+class Making:
+    """Runs (store keys) that are being made at this moment: they have a place, and no actor yet. Nobody may wake one,
+    for then it would have two.
+    """
+
+    def __init__(self) -> None:
+        self._starts: dict[str, int] = {}
+        self._made: dict[str, asyncio.Event] = {}
+
+    def __contains__(self, run: str) -> bool:
+        return run in self._starts
+
+    @contextmanager
+    def start(self, run: str) -> Iterator[None]:
+        """While inside, the run is being made; the same start may be under way twice."""
+        self._starts[run] = self._starts.get(run, 0) + 1
+        made = self._made.setdefault(run, asyncio.Event())
+        try:
+            yield
+        finally:
+            self._starts[run] -= 1
+            if not self._starts[run]:
+                del self._starts[run], self._made[run]
+                made.set()
+
+    async def over(self, run: str) -> None:
+        """Wait until nobody makes the run any more."""
+        while (made := self._made.get(run)) is not None:
+            await made.wait()
+
+
 class Threads:
     """The thread records of every principal."""
 
     def __init__(self, records: Records) -> None:
-        self.making: Final[set[str]] = set()
-        """Runs (store keys) that have a place and are being made at this moment: not there yet, and not over."""
+        self.making: Final = Making()
         self._records = records
 
     async def get(self, space: str, thread_id: str) -> Thread:
