@@ -11,16 +11,22 @@ T = TypeVar("T")
 _log = structlog.get_logger("midstream.tasks")
 
 
-def spawn(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-    """Start a task. An exception that nobody awaits is logged when it happens, not when garbage is collected."""
+def spawn(
+    coroutine: Coroutine[Any, Any, T], *, name: str, expected: tuple[type[Exception], ...] = ()
+) -> asyncio.Task[T]:
+    """Start a task. Its exception is logged when it happens, not when garbage is collected.
+
+    `expected` are exceptions that whoever awaits the task deals with: they are not logged here.
+    """
     task = asyncio.create_task(coroutine, name=name)
-    task.add_done_callback(_report)
+
+    def report(task: asyncio.Task[T]) -> None:
+        if task.cancelled() or (error := task.exception()) is None or isinstance(error, expected):
+            return
+        _log.error("task failed", task=name, exc_info=error)
+
+    task.add_done_callback(report)
     return task
-
-
-def _report(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error("task failed", task=task.get_name(), exc_info=error)
 
 
 async def stop(*tasks: asyncio.Task[Any] | None) -> None:

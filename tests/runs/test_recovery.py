@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from midstream.log import LogUnavailable
 from midstream.runs import Limits, Port, Stopping
@@ -462,6 +463,20 @@ async def test_a_run_whose_log_cannot_be_read_at_the_start_is_taken_up_later(hou
             await server.clock.advance(1)
             await asyncio.sleep(0)
     assert (await soon(reading))[-1].payload.result == "back"
+
+
+async def test_a_wake_that_fails_is_the_waiters_to_tell_and_no_defect(house: Open) -> None:
+    """Who asked is refused and may come again; the server's own log has no trace of a crash."""
+    server = await house(for_ever)
+    run = await server.start()
+    await server.crash()
+    server.held.broken_reads = LogUnavailable("disk gone")
+    with capture_logs() as logged:
+        await server.open()
+        receipt = await server.send(run, RunCorrect(text="x"))
+    assert (receipt.code, receipt.retryable) == ("unavailable", True)
+    assert logged
+    assert "task failed" not in [line["event"] for line in logged]
 
 
 async def test_one_run_that_cannot_be_taken_up_does_not_stop_the_others(house: Open) -> None:

@@ -177,7 +177,7 @@ class Supervisor:
 
     def _waking_up(self, run: str, coroutine: Coroutine[Any, Any, Actor | None]) -> "asyncio.Task[Actor | None]":
         """One at a time for a run, so that it never gets two actors."""
-        task = self._waking[run] = spawn(coroutine, name=f"run:{run}/wake")
+        task = self._waking[run] = spawn(coroutine, name=f"run:{run}/wake", expected=(LogError, ProtocolError))
         task.add_done_callback(lambda _: self._waking.pop(run, None))
         return task
 
