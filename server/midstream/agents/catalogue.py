@@ -91,7 +91,7 @@ class Catalogue:
                 "description": agent.description,
                 "default": name == self.default,
                 "steerable": agent.steerable,
-                **({"model": agent.model or self._model} if isinstance(agent, Agent) else {}),
+                **({"model": agent.models[0] if agent.models else self._model} if isinstance(agent, Agent) else {}),
                 "tools": [_described(tool) for tool in self._tools[name].values()],
             }
             for name, agent in self._agents.items()

@@ -2,14 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from msgspec import Struct
 
+from midstream.agents.planning.contract import Planning
 from midstream.agents.tools.definition import Tool
 from midstream.agents.tools.signature import BadTool
 from midstream.runs.contract import Principal
 from midstream_protocol.ids import is_id
+
+if TYPE_CHECKING:
+    from midstream.agents.pipeline.contract import Hook, Join
+    from midstream.agents.planning.contract import Guardrail, Planner, Titler
 
 DEFAULT_MAX_TOKENS: Final = 4_096
 
@@ -20,13 +25,23 @@ class AgentLimits(Struct, kw_only=True, frozen=True):
     max_turns: int = 50
     """Model calls. The last one is told to answer without tools."""
     max_tool_calls: int = 200
+    """Calls after which the model is told to continue from where it left off, `max_continuations` times; then it
+    must answer without tools. Of one stage; the caller's own limit is of the whole run."""
+    max_continuations: int = 3
     max_model_attempts: int = 3
-    """Tries of one model call, the first included, when the model's service fails."""
+    """Tries of one model call, the first included, when the model's service fails; then the next model is asked."""
+    max_stage_attempts: int = 3
+    """Attempts at one stage of a plan, the first included, when a hook wants it retried."""
+    max_output_fixes: int = 2
+    """How often the model is asked to mend an answer that does not fit `output`, before a simpler question."""
+    context_tokens: int | None = None
+    """The model's window; None: what its provider says, or the app's setting."""
     idle_timeout_s: float | None = None
     """Silence of the model after which a call of it has failed; None: the app's setting."""
 
 
 DEFAULT_LIMITS: Final = AgentLimits()
+DEFAULT_PLANNING: Final = Planning()
 
 
 class RunInfo(Struct, kw_only=True, frozen=True):
@@ -47,16 +62,31 @@ Instructions = str | Callable[[RunInfo], str]
 class Agent:
     """One agent: `Agent("support", instructions="…", tools=[refund])`.
 
-    `instructions` may be a function of the run. `model` None is the app's model. `steerable`: whether people may
-    correct its course. `can_ask` gives it a tool to ask the user. `max_tokens` bounds one answer of the model.
-    Raises `BadTool`.
+    `instructions` may be a function of the run. `model` None is the app's model; of several, the next is asked when
+    one cannot be had. `output`: the type of the run's result (a struct, dataclass, TypedDict, pydantic model, …), which
+    the answer must fit. `steerable`: whether people may correct its course. `can_ask` gives it a tool to ask the user.
+    `max_tokens` bounds one answer of the model.
+
+    With a `planner` the work is planned first, and each step is done by one of the `specialists` (without any: by this
+    agent itself). `guardrails` judge the request, `title` names a new thread (True: this agent's model does), `hooks`
+    are asked after every step, `join` makes one of several answers; `planning` says how. `stream` `final`: only the
+    last step's answer is streamed, the others show progress. Raises `BadTool`.
     """
 
     name: str
     _: KW_ONLY
     instructions: Instructions
-    model: str | None = None
+    model: str | Sequence[str] | None = None
     tools: Sequence[Tool] = ()
+    output: Any = None
+    planner: "Agent | Planner | None" = None
+    specialists: "Sequence[Agent]" = ()
+    title: "Agent | Titler | bool" = False
+    guardrails: "Sequence[Agent | Guardrail]" = ()
+    hooks: "Sequence[Hook]" = ()
+    join: "Join | None" = None
+    planning: Planning = DEFAULT_PLANNING
+    stream: Literal["all", "final"] = "all"
     steerable: bool = True
     can_ask: bool = False
     limits: AgentLimits = DEFAULT_LIMITS
@@ -65,7 +95,43 @@ class Agent:
 
     def __post_init__(self) -> None:
         check_declared(self.name, self.tools)
-        object.__setattr__(self, "tools", tuple(self.tools))
+        for name in ("tools", "specialists", "guardrails", "hooks"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.model is not None and not isinstance(self.model, str):
+            object.__setattr__(self, "model", tuple(self.model))
+        check_team(self)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models it names, the first wanted first; empty: the app's."""
+        if self.model is None:
+            return ()
+        return (self.model,) if isinstance(self.model, str) else tuple(self.model)
+
+    @property
+    def plain(self) -> bool:
+        """Whether its work is one stage without a plan."""
+        return self.planner is None
+
+
+def check_team(agent: Agent) -> None:
+    """Raises `BadTool` for specialists that cannot work together."""
+    names = [agent.name, *(each.name for each in agent.specialists)]
+    if len(set(names)) < len(names):
+        raise BadTool(f"agent {agent.name}: two of its specialists have one name, or one has its own")
+    if agent.specialists and agent.planner is None:
+        raise BadTool(f"agent {agent.name}: specialists need a planner that gives them work")
+    if agent.hooks and agent.planner is None:
+        raise BadTool(f"agent {agent.name}: hooks are asked after the stages of a plan, so they need a planner")
+    if agent.model is not None and not agent.models:
+        raise BadTool(f"agent {agent.name}: its list of models is empty")
+    for each in agent.specialists:
+        if not each.plain or each.guardrails or each.title:
+            raise BadTool(f"agent {agent.name}: its specialist {each.name} cannot plan, title or judge itself")
+    tools: dict[str, Tool] = {}
+    for tool in (*agent.tools, *(tool for each in agent.specialists for tool in each.tools)):
+        if tools.setdefault(tool.name, tool) is not tool:
+            raise BadTool(f"agent {agent.name}: two tools of it and its specialists are called {tool.name}")
 
 
 def check_declared(name: str, tools: Sequence[Tool]) -> None:

@@ -51,7 +51,7 @@ class AgentProgram:
     ) -> None:
         self._agent = agent
         self._provider = provider
-        self._model = agent.model or model
+        self._model = agent.models[0] if agent.models else model
         self._resources = resources
         own = agent.limits.idle_timeout_s
         self._idle_timeout_s = own if own is not None else idle_timeout_s

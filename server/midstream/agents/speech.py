@@ -6,7 +6,7 @@ from midstream.agents.providers.contract import TokenUsage
 from midstream.agents.tools.settle import settled
 from midstream.agents.tools.toolbox import Toolbox
 from midstream.agents.transcript import TurnRecord
-from midstream.agents.usage import add_usage
+from midstream.agents.usage import used_by
 from midstream.log import JournalRecord
 from midstream.runs.port import Port
 from midstream_protocol.codec import json_safe
@@ -64,7 +64,7 @@ class Speech:
         facts: list[Payload] = [self._preparing(call.id, call.tool) for call in late]
         facts.append(self._completed("complete", stop_reason))
         if usage is not None:
-            facts.append(add_usage(self._port.usage, usage, model=self.model))
+            facts.append(used_by(usage, model=self.model))
         self.open = False
         await self._record(facts, self._journal(message, stop_reason))
 
@@ -115,7 +115,7 @@ class Speech:
 
     def _spent(self) -> list[Payload]:
         """What the model said of its tokens when it began: an answer that was cut short has cost them all the same."""
-        return [add_usage(self._port.usage, self.usage, model=self.model)] if self.usage != TokenUsage() else []
+        return [used_by(self.usage, model=self.model)] if self.usage != TokenUsage() else []
 
     def _completed(self, state: str, stop_reason: str | None) -> MessageCompleted:
         return MessageCompleted(

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from midstream_protocol.commands import ClientTool, InputBlock, RunLimits
 from midstream_protocol.errors import FieldError
-from midstream_protocol.events import Resume
+from midstream_protocol.events import Payload, Resume
 
 if TYPE_CHECKING:
     from midstream.runs.port import Port
@@ -70,11 +70,14 @@ class ResultRecord(Struct, kw_only=True, frozen=True, omit_defaults=True):
     text: str | None = None
 
 
-class CorrectionRecord(Struct, kw_only=True, frozen=True):
-    """Journal kind `correction`, key = correction_id: a correction entered the conversation here."""
+class CorrectionRecord(Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """Journal kind `correction`, key = correction_id: a correction entered the conversation here. `replanned`: the
+    plan is made anew for it.
+    """
 
     text: str
     message_id: str
+    replanned: bool = False
 
 
 class Offered(Struct, kw_only=True, frozen=True):
@@ -139,6 +142,20 @@ class Rules(Protocol):
 
     def check_value(self, schema: Mapping[str, Any], value: object) -> list[FieldError]:
         """What is wrong with a value by a JSON Schema (answers to questions, tools that clients brought)."""
+        ...
+
+
+class Filter(Protocol):
+    """What drafted events pass on their way out of a program (`Port.through`).
+
+    May change what is shown of an event, never its type or its ids. None: it is not shown; only for what is merely
+    shown (`port.EMITTED`).
+    """
+
+    async def passed(self, payload: Payload) -> Payload | None: ...
+
+    def passed_now(self, payload: Payload) -> Payload | None:
+        """The same without waiting for anything, for closings of cancelled work."""
         ...
 
 

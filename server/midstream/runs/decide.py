@@ -63,7 +63,11 @@ def _take(door: Door, item: TakeCorrections) -> Decision:
     if state.ended or state.cancelling is not None:
         return Decision(refused=Stopping())
     decision = Decision()
-    due = state.due_corrections(ending=item.ending)
+    due = [
+        correction
+        for correction in state.due_corrections(ending=item.ending)
+        if item.only is None or correction.correction_id in item.only
+    ]
     for correction in due:
         message_id = f"msg_{hashlib.sha256(correction.correction_id.encode()).hexdigest()[:24]}"
         applied = CorrectionApplied(
@@ -71,7 +75,7 @@ def _take(door: Door, item: TakeCorrections) -> Decision:
             text=correction.text,
             step_id=item.step_id,
             preempted=correction.preempts,
-            replanned=False,
+            replanned=correction.correction_id in item.replan,
         )
         message = MessageCompleted(
             message_id=message_id,
@@ -81,7 +85,7 @@ def _take(door: Door, item: TakeCorrections) -> Decision:
             correction_id=correction.correction_id,
         )
         decision.events += [Planned(payload=applied, step_id=item.step_id), Planned(payload=message)]
-        record = CorrectionRecord(text=correction.text, message_id=message_id)
+        record = CorrectionRecord(text=correction.text, message_id=message_id, replanned=applied.replanned)
         decision.journal.append(
             JournalRecord(kind="correction", key=correction.correction_id, data=msgspec.json.encode(record))
         )

@@ -18,6 +18,7 @@ from midstream_protocol.events import (
     MessageDelta,
     MessageStarted,
     MessageSuperseded,
+    ModelUsage,
     Payload,
     PlanCreated,
     PlanUpdated,
@@ -32,6 +33,8 @@ from midstream_protocol.events import (
     ToolRequested,
     ToolRetrying,
     ToolStarted,
+    Usage,
+    UsageUpdated,
 )
 
 BEGINNINGS: Final = frozenset(
@@ -96,10 +99,36 @@ def plan_draft(state: RunState, payload: Payload, step_id: str | None) -> list[P
             # It most likely rests on a beginning that was refused; no defect of the agent's, which is being stopped.
             raise Stopping
         raise BadDraft(f"{kind}: {wrong}")
+    if isinstance(payload, UsageUpdated):
+        payload = added_up(state.usage, payload)
     planned = [Planned(payload=payload, step_id=step_id)]
     if isinstance(payload, ApprovalRequired | InputRequired):
         planned += _now_waiting(state, payload)
     return planned
+
+
+def added_up(before: Usage, used: UsageUpdated) -> UsageUpdated:
+    """The run's usage after `used` more. Several model calls of a run may end at the same time."""
+    by_model = dict(before.by_model)
+    for model, more in used.by_model.items():
+        by_model[model] = _sum(by_model[model], more) if model in by_model else more
+    total = _sum(before, used)
+    return UsageUpdated(
+        input_tokens=total.input_tokens,
+        output_tokens=total.output_tokens,
+        cached_input_tokens=total.cached_input_tokens,
+        total_tokens=total.total_tokens,
+        by_model=by_model,
+    )
+
+
+def _sum(a: ModelUsage, b: ModelUsage | UsageUpdated) -> ModelUsage:
+    return ModelUsage(
+        input_tokens=a.input_tokens + b.input_tokens,
+        output_tokens=a.output_tokens + b.output_tokens,
+        cached_input_tokens=a.cached_input_tokens + b.cached_input_tokens,
+        total_tokens=a.total_tokens + b.total_tokens,
+    )
 
 
 def _of_cancelled_call(state: RunState, payload: Payload) -> bool:

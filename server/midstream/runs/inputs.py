@@ -15,7 +15,10 @@ from midstream_protocol.frames import Receipt
 
 
 class Drafted(Struct, kw_only=True, frozen=True):
-    """Events that agent code proposes, with the journal that belongs to them."""
+    """Events that agent code proposes, with the journal that belongs to them.
+
+    A drafted `UsageUpdated` is what was used since the one before; the run adds it up.
+    """
 
     payloads: tuple[Payload, ...]
     journal: tuple[JournalRecord, ...] = ()
@@ -23,10 +26,14 @@ class Drafted(Struct, kw_only=True, frozen=True):
 
 
 class TakeCorrections(Struct, kw_only=True, frozen=True):
-    """The loop is at a safe point and takes what is due."""
+    """The loop is at a safe point and takes what is due: of the corrections that it has seen (`only`; None: all), those
+    in `replan` change the plan.
+    """
 
     step_id: str
     ending: bool
+    only: frozenset[str] | None = None
+    replan: frozenset[str] = frozenset()
 
 
 class End(Struct, kw_only=True, frozen=True):

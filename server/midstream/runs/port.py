@@ -15,7 +15,7 @@ import msgspec
 
 from midstream.clock import Clock
 from midstream.log import JournalRecord, LogError
-from midstream.runs.contract import BadDraft, StartRecord, Stopping
+from midstream.runs.contract import BadDraft, Filter, StartRecord, Stopping
 from midstream.runs.inputs import Drafted, End, Input, TakeCorrections
 from midstream.runs.state import Answer, CallState, CorrectionState, RunState
 from midstream_protocol.codec import json_safe
@@ -84,6 +84,11 @@ class Port:
         self._interrupts: list[Callable[[], None]] = []
         self._call_cancels: dict[str, Callable[[], None]] = {}
         self._stopping = False
+        self._filter: Filter | None = None
+
+    def through(self, filter: Filter) -> None:  # noqa: A002 - the word for it
+        """From here on everything drafted passes this filter."""
+        self._filter = filter
 
     # -- writing
 
@@ -93,13 +98,19 @@ class Port:
             raise BadDraft(f"{payload.TYPE} is a fact: use port.record, which returns when it is durable")
         if self._state.ended:
             raise Stopping
+        shown = payload if self._filter is None else await self._filter.passed(payload)
+        if shown is None:
+            return
         try:
-            await self._mailbox.put_output(Drafted(payloads=(payload,), step_id=step_id))
+            await self._mailbox.put_output(Drafted(payloads=(shown,), step_id=step_id))
         except LogError as error:
             raise Stopping from error
 
     def post(self, *payloads: Payload, journal: Sequence[JournalRecord] = (), step_id: str | None = None) -> None:
         """Leave closings behind without waiting, for `finally` blocks of cancelled work."""
+        if self._filter is not None:
+            passed = [self._filter.passed_now(payload) for payload in payloads]
+            payloads = tuple(payload for payload in passed if payload is not None)
         self._mailbox.force_output(Drafted(payloads=payloads, journal=tuple(journal), step_id=step_id))
 
     async def record(
@@ -109,6 +120,9 @@ class Port:
 
         Raises `Stopping` (nothing was written: do not act), `CallCancelled` (nor for this call), `BadDraft`.
         """
+        if self._filter is not None:
+            passed = [await self._filter.passed(payload) for payload in payloads]
+            payloads = tuple(payload for payload in passed if payload is not None)
         drafted = Drafted(payloads=payloads, journal=tuple(journal), step_id=step_id)
         return int(await self._put_and_wait(drafted))
 
@@ -138,15 +152,27 @@ class Port:
             waiter = self._waiting[key] = asyncio.get_running_loop().create_future()
         return await asyncio.shield(waiter)
 
-    async def corrections(self, *, step_id: str, ending: bool = False) -> list[CorrectionState]:
+    def due_corrections(self, *, ending: bool = False) -> list[CorrectionState]:
+        """What `corrections` would take now. Look only: one may be revoked before it is taken."""
+        return self._state.due_corrections(ending=ending)
+
+    async def corrections(
+        self,
+        *,
+        step_id: str,
+        ending: bool = False,
+        only: frozenset[str] | None = None,
+        replan: frozenset[str] = frozenset(),
+    ) -> list[CorrectionState]:
         """Take the corrections that are due at this safe point; they are durable as applied, in order.
 
-        `ending`: the model wants to end, so those that wait for idleness are due too.
+        `ending`: the work is done, so those that wait for idleness are due too. `only`: none but these (ids);
+        `replan`: those of them that change the plan.
         """
         self.check()
         if not self._state.has_due_correction(ending=ending):
             return []
-        taken = await self._put_and_wait(TakeCorrections(step_id=step_id, ending=ending))
+        taken = await self._put_and_wait(TakeCorrections(step_id=step_id, ending=ending, only=only, replan=replan))
         return list(taken)
 
     async def end(self, result: Any, *, return_corrections: bool = False) -> None:

@@ -29,7 +29,11 @@ class ToolSpec(Struct, kw_only=True, frozen=True):
 
 
 class ModelRequest(Struct, kw_only=True, frozen=True):
-    """One call of a model. `messages` are already repaired. `conversation_id` is for traces only."""
+    """One call of a model. `messages` are already repaired. `conversation_id` is for traces only.
+
+    `agent` and `turn` say who asks, and for which time in this piece of its work (from 0): for scripts and traces.
+    `must_call`: the tool that the answer has to be a call of.
+    """
 
     model: str
     system: str
@@ -38,6 +42,9 @@ class ModelRequest(Struct, kw_only=True, frozen=True):
     max_tokens: int = 4096
     idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S
     conversation_id: str = ""
+    agent: str = ""
+    turn: int = 0
+    must_call: str | None = None
 
 
 class TokenUsage(Struct, kw_only=True, frozen=True):
