@@ -37,7 +37,7 @@ format: setup-dev ## Format the code and fix what can be fixed mechanically
 schema: setup-dev ## Generate the JSON Schema of the protocol anew
 	$(BIN)/python -m midstream_protocol.schema --write $(SCHEMA)
 
-bench: setup-dev ## Measure the whole path beside the raw stack and write bench/REPORT.md (two minutes)
+bench: setup-dev ## Measure the whole path beside the raw stack, and planning; write bench/REPORT.md (four minutes)
 	$(BIN)/python bench/run.py $(ARGS)
 
 wheel: setup-dev ## Build the wheel into dist/

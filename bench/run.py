@@ -1,4 +1,5 @@
-"""The whole path beside the raw stack, in the same run: `make bench`, or `python bench/run.py [--rounds N]`.
+"""The whole path beside the raw stack, in the same run, and then planning: `make bench`, or
+`python bench/run.py [--rounds N] [--only stack|planning]`.
 
 Every round starts each server anew and measures it at each number of runs; rounds interleave the servers, so that a
 machine that drifts drifts for all of them. Ratios are taken within a round. The report goes to bench/REPORT.md.
@@ -6,24 +7,22 @@ machine that drifts drifts for all of them. Ratios are taken within a round. The
 
 import argparse
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 import msgspec
+import planning
 from load import Seen
+from processes import CLIENT_CORE, HERE, machine, pinned, serving, spread
 from servers import DELTAS
 
-HERE: Final = Path(__file__).parent
 REPORT: Final = HERE / "REPORT.md"
+PLANNING_BEGINS: Final = planning.HEAD
 
 VARIANTS: Final = {
     "raw": "raw stack, frames encoded beforehand",
@@ -46,10 +45,7 @@ COLUMNS: Final = (
     "server µs/delta",
     "peak MB",
 )
-START_LIMIT_S: Final = 30.0
 CLIENT_LIMIT_S: Final = 120.0
-SERVER_CORE: Final = 0
-CLIENT_CORE: Final = 1
 
 
 class Measured(msgspec.Struct, kw_only=True, frozen=True):
@@ -64,35 +60,6 @@ class Measured(msgspec.Struct, kw_only=True, frozen=True):
     cpu_us: float
     peak_mb: float
     client_busy: float
-
-
-def pinned(command: Sequence[str], core: int) -> list[str]:
-    """`command` on one core, where there are two and the system can do that."""
-    if (os.cpu_count() or 1) < 2 or not hasattr(os, "sched_setaffinity"):
-        return [sys.executable, *command]
-    program = f"import os, runpy, sys; os.sched_setaffinity(0, {{{core}}}); sys.path.insert(0, {str(HERE)!r}); "
-    program += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    return [sys.executable, "-c", program, *command]
-
-
-@contextmanager
-def serving(variant: str, folder: Path, number: int) -> Iterator[tuple[int, int]]:
-    """The server's process id and port."""
-    command = [str(HERE / "servers.py"), variant, str(folder / f"{number}.db")]
-    process = subprocess.Popen(pinned(command, SERVER_CORE), stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line.strip().isdigit():
-            sys.exit(f"the server {variant!r} did not start")
-        yield process.pid, int(line)
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=START_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def ask(port: int, runs: int, waves: int) -> Seen:
@@ -120,7 +87,7 @@ def peak_mb(pid: int) -> float:
 
 def measure(variant: str, folder: Path, number: int) -> dict[int, Measured]:
     found = {}
-    with serving(variant, folder, number) as (pid, port):
+    with serving("servers.py", variant, str(folder / f"{number}.db")) as (pid, port):
         ask(port, 5, 1)  # imports and first-time work are not what is measured
         for runs, waves in LOADS:
             before = processor_s(pid)
@@ -138,10 +105,6 @@ def measure(variant: str, folder: Path, number: int) -> dict[int, Measured]:
                 client_busy=seen.client_busy,
             )
     return found
-
-
-def spread(values: Sequence[float], form: str) -> str:
-    return f"{statistics.median(values):{form}} [{min(values):{form}}–{max(values):{form}}]"
 
 
 def table(results: dict[tuple[str, int], list[Measured]], runs: int) -> str:
@@ -168,24 +131,6 @@ def table(results: dict[tuple[str, int], list[Measured]], runs: int) -> str:
     return "\n".join(rows)
 
 
-def machine() -> str:
-    model = ""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    except OSError:
-        model = platform.processor()
-    packages = ", ".join(f"{name} {version(name)}" for name in ("uvicorn", "starlette", "websockets", "msgspec"))
-    try:
-        loop = f"uvloop {version('uvloop')}"
-    except ModuleNotFoundError:
-        loop = "asyncio's own loop"
-    return (
-        f"{os.cpu_count()} cores ({model or platform.machine()}), {platform.system()}, "
-        f"Python {platform.python_version()}, {loop}, {packages}; loopback, server and client each on a core."
-    )
-
-
 def report(results: dict[tuple[str, int], list[Measured]], *, rounds: int) -> str:
     busiest = max(each.client_busy for measured in results.values() for each in measured)
     most = LOADS[-1][0]
@@ -206,22 +151,34 @@ def report(results: dict[tuple[str, int], list[Measured]], *, rounds: int) -> st
     return "\n\n".join(parts) + "\n"
 
 
+def stack(rounds: int) -> str:
+    results: defaultdict[tuple[str, int], list[Measured]] = defaultdict(list)
+    with tempfile.TemporaryDirectory(prefix="midstream-bench-") as folder:
+        for number in range(rounds):
+            for variant in VARIANTS:
+                print(f"round {number + 1} of {rounds}: {VARIANTS[variant]}", file=sys.stderr, flush=True)
+                for runs, measured in measure(variant, Path(folder), number).items():
+                    results[variant, runs].append(measured)
+    return report(results, rounds=rounds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--no-report", action="store_true", help="print only")
+    parser.add_argument("--only", choices=["stack", "planning"], help="measure this, and keep the rest of the report")
     options = parser.parse_args()
-    results: defaultdict[tuple[str, int], list[Measured]] = defaultdict(list)
-    with tempfile.TemporaryDirectory(prefix="midstream-bench-") as folder:
-        for number in range(options.rounds):
-            for variant in VARIANTS:
-                print(f"round {number + 1} of {options.rounds}: {VARIANTS[variant]}", file=sys.stderr, flush=True)
-                for runs, measured in measure(variant, Path(folder), number).items():
-                    results[variant, runs].append(measured)
-    text = report(results, rounds=options.rounds)
-    print(text)
+    before, _, after = (REPORT.read_text(encoding="utf-8") if REPORT.exists() else "").partition(PLANNING_BEGINS)
+    if options.only != "planning":
+        before = stack(options.rounds)
+        print(before)
+    if options.only != "stack":
+        after = planning.section(planning.measure(rounds=options.rounds), rounds=options.rounds)
+        print(after)
+        after = after.removeprefix(PLANNING_BEGINS)
     if not options.no_report:
-        REPORT.write_text(text, encoding="utf-8")
+        whole = [before.rstrip(), *([PLANNING_BEGINS + after.rstrip()] if after else [])]
+        REPORT.write_text("\n\n".join(whole) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

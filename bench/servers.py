@@ -94,10 +94,10 @@ def serve_midstream(store: str) -> int:
         provider=ScriptedProvider(script, clock=SystemClock()),
         settings=settings,
     )
-    return serve(app, settings=settings, say=_print_port)
+    return serve(app, settings=settings, say=print_port)
 
 
-def _print_port(line: str) -> None:
+def print_port(line: str) -> None:
     if found := re.search(r"listens on http://127\.0\.0\.1:(\d+)", line):
         print(found[1], flush=True)
     elif "cannot start" in line:

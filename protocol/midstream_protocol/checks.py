@@ -77,6 +77,8 @@ def _explained(refusal: str) -> str:
 
 
 def _check_input(start: RunStart, max_bytes: int) -> None:
+    if start.input is None and start.resume is not None:
+        return
     if not start.input:
         raise Malformed("$.payload.input: empty; send what the agent should do")
     if isinstance(start.input, str):

@@ -73,14 +73,22 @@ class CancelAfter(Struct, kw_only=True, frozen=True):
     cancel_after_s: Seconds
 
 
+class ResumeFrom(Struct, kw_only=True, frozen=True):
+    """What `run.failed.resume` gave. Only the run matters; what else it said is passed over."""
+
+    run_id: Id
+
+
 class RunStart(CommandPayload, kw_only=True, frozen=True):
+    """`input` may be left out only with `resume`."""
+
     TYPE = "run.start"
-    input: str | list[InputBlock]
+    input: str | list[InputBlock] | None = None
     agent: Id | None = None
     run_id: Id | None = None
     thread_id: Id | None = None
     if_busy: Literal["reject", "queue", "correct", "parallel"] | None = None
-    resume: dict[str, Any] | None = None
+    resume: ResumeFrom | None = None
     client_tools: ClientTools | None = None
     limits: RunLimits | None = None
     on_abandon: Literal["continue", "pause"] | CancelAfter | None = None

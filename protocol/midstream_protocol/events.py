@@ -209,13 +209,15 @@ class ReasoningDelta(Payload, kw_only=True, frozen=True):
 
 
 class ToolPreparing(Payload, kw_only=True, frozen=True):
-    """The model is still writing the call."""
+    """The model is still writing the call. `description` and `icon` are an app's, for people, here and below."""
 
     TYPE = "tool.preparing"
     tool_call_id: str
     message_id: str
     tool: str
     label: str
+    description: str | None = None
+    icon: str | None = None
 
 
 class ToolStarted(Payload, kw_only=True, frozen=True):
@@ -227,6 +229,8 @@ class ToolStarted(Payload, kw_only=True, frozen=True):
     args_digest: str
     attempt: int
     message_id: str | None = None
+    description: str | None = None
+    icon: str | None = None
 
 
 class ToolRequested(Payload, kw_only=True, frozen=True):
@@ -241,6 +245,8 @@ class ToolRequested(Payload, kw_only=True, frozen=True):
     expires_at: str
     expires_in_s: float
     message_id: str | None = None
+    description: str | None = None
+    icon: str | None = None
 
 
 class ToolProgress(Payload, kw_only=True, frozen=True):

@@ -3,7 +3,7 @@
 Rules: seq is dense from 1 (merged replay: `from` continues where the last one ended); `run.started` is first and
 alone; exactly one terminal event, the last, with the digest of what it says; deltas lie inside an open message and
 join to its text; a call, an approval, an input, a correction and a step live as §5 draws them; everything opened is
-closed before the end; from an immediate cancel on nothing new begins.
+closed before the end, a plan's todos too; from an immediate cancel on nothing new begins.
 """
 
 from collections.abc import Callable, Iterable
@@ -52,7 +52,7 @@ class _Log:
         self.run_id = ""
         self.ended = False
         self.cancelled_now = False
-        self.planned = False
+        self.todos: dict[str, bool] | None = None  # id → open; None before the first plan
         self.messages: dict[str, _Message] = {}
         self.calls: dict[str, _Call] = {}
         self.approvals: dict[str, str | None] = {}  # id → its call while open, None when resolved
@@ -106,6 +106,7 @@ class _Log:
             *(f"input {key}" for key, is_open in self.inputs.items() if is_open),
             *(f"correction {key}" for key, is_open in self.corrections.items() if is_open),
             *(f"step {key}" for key, is_open in self.steps.items() if is_open),
+            *(f"todo {key}" for key, is_open in (self.todos or {}).items() if is_open),
         ]
         for what in still_open:
             self._wrong(event, f"leaves {what} open")
@@ -140,12 +141,10 @@ class _Log:
         if p.tool_call_id is None and p.mode == "now":
             self.cancelled_now = True
 
-    def plan_created(self, _event: Event, _p: ev.PlanCreated) -> None:
-        self.planned = True
-
-    def plan_updated(self, event: Event, _p: ev.PlanUpdated) -> None:
-        if not self.planned:
+    def plan(self, event: Event, p: ev.PlanCreated | ev.PlanUpdated) -> None:
+        if self.todos is None and isinstance(p, ev.PlanUpdated):
             self._wrong(event, "updates a plan that was never created")
+        self.todos = {todo.id: todo.status in ("pending", "in_progress") for todo in p.todos}
 
     # -- messages
 
@@ -284,8 +283,8 @@ _BEGINNINGS: Final = frozenset(
 _RULES: Final[dict[str, Callable[[_Log, Event, Any], None]]] = {
     ev.RunStep.TYPE: _Log.step,
     ev.RunCancelling.TYPE: _Log.cancelling,
-    ev.PlanCreated.TYPE: _Log.plan_created,
-    ev.PlanUpdated.TYPE: _Log.plan_updated,
+    ev.PlanCreated.TYPE: _Log.plan,
+    ev.PlanUpdated.TYPE: _Log.plan,
     ev.MessageStarted.TYPE: _Log.message_started,
     ev.MessageDelta.TYPE: _Log.message_delta,
     ev.ReasoningDelta.TYPE: _Log.reasoning_delta,

@@ -49,6 +49,7 @@ def build() -> dict[str, Any]:
     for block in (ImageBlock, FileBlock):
         defs[block.__name__] |= _ONE_SOURCE
     defs[ToolResult.__name__]["anyOf"] = [{"required": ["ok"]}, {"required": ["progress"]}]
+    defs[RunStart.__name__]["anyOf"] = [{"required": ["input"]}, {"required": ["resume"]}]
     # The envelope may name the run instead, where other commands name it.
     defs[ToolsOffer.__name__]["required"].remove("run_id")
     defs[RunReset.__name__]["properties"]["snapshot"] = _ref(View.__name__)
@@ -114,7 +115,7 @@ def _command(kind: type[Struct], name: str) -> dict[str, Any]:
         required.append("command_id")
     if kind not in (RunStart, ToolsOffer, AuthRefresh, Ping):
         required.append("run_id")
-    if any(field.required for field in msgspec.structs.fields(kind)):
+    if kind is RunStart or any(field.required for field in msgspec.structs.fields(kind)):
         required.append("payload")
     return _envelope(properties, required=required)
 

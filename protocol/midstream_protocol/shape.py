@@ -54,6 +54,8 @@ class CallView(Struct, kw_only=True, omit_defaults=True, frozen=True):
     label: str
     state: CallState
     message_id: str | None = None
+    description: str | None = None
+    icon: str | None = None
     args_preview: dict[str, Any] | None = None
     args_digest: str | None = None
     args: dict[str, Any] | None = None

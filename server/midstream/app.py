@@ -12,11 +12,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import Any, Final
 
+import msgspec
 import structlog
 from starlette.types import Receive, Scope, Send
 
 from midstream.agents.catalogue import Catalogue
 from midstream.agents.definition import Agent
+from midstream.agents.limiter import Limiter
+from midstream.agents.outflow.contract import Outflow
 from midstream.agents.providers.choose import choose_provider
 from midstream.agents.providers.contract import Provider
 from midstream.agents.tools.signature import BadTool
@@ -46,9 +49,9 @@ class Midstream:
     """An ASGI application: `app = Midstream([Agent("support", instructions="…", tools=[refund])])`.
 
     Without agents it serves the built-in workspace copilot. `resources` are opened at the start and given to tools
-    by type. `authenticate` is a function of `Credentials` to a `Principal` or None (plain or async), instead of the
-    token setting. `settings`, `store`, `provider` and `clock` default to the environment's, the settings', and real
-    time. Raises `BadSettings`.
+    by type. `outflow` is the app's own part in what leaves a run. `authenticate` is a function of `Credentials` to a
+    `Principal` or None (plain or async), instead of the token setting. `settings`, `store`, `provider` and `clock`
+    default to the environment's, the settings', and real time. Raises `BadSettings`.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Midstream:
         agents: Sequence[Any] | None = None,
         *,
         resources: Sequence[Any] = (),
+        outflow: Outflow | None = None,
         authenticate: Authenticator | Authenticate | None = None,
         settings: Settings | None = None,
         store: Store | None = None,
@@ -68,6 +72,7 @@ class Midstream:
         self.store_name = store.name if store is not None else self.settings.store
         self._agents = agents
         self._resources = resources
+        self._outflow = outflow if outflow is not None else Outflow()
         self._authenticate = authenticate
         self._given_store = store
         self._given_provider = provider
@@ -87,6 +92,14 @@ class Midstream:
     def resources(self) -> Sequence[Any]:
         """The factories of its tools' resources."""
         return self._resources
+
+    @property
+    def outflow(self) -> Outflow:
+        """What its runs' events pass on their way out; the server's own token never leaves."""
+        token = self.settings.token
+        if token is None:
+            return self._outflow
+        return msgspec.structs.replace(self._outflow, secrets=(*self._outflow.secrets, token.get_secret_value()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -127,6 +140,9 @@ class Midstream:
                 model=provider.default_model,
                 resources=self._resources,
                 idle_timeout_s=settings.model_idle_timeout_s,
+                context_tokens=settings.context_tokens,
+                limiter=Limiter(settings.pace()),
+                outflow=self.outflow,
             )
             await stack.enter_async_context(catalogue.opened())
             registry = Registry(store=store, agents=catalogue, limits=settings.limits(), clock=self._clock)

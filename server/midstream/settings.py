@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from midstream.agents.limiter import DEFAULT_PACE, Pace
 from midstream.agents.providers.contract import DEFAULT_IDLE_TIMEOUT_S
 from midstream.gateway.options import GatewayOptions
 from midstream.gateway.origin import ANY, host_name, parse_origin
@@ -111,6 +112,9 @@ class Settings(BaseSettings):
     model: Annotated[str | None, _Optional] = Field(None, description="a model's name, local, or scripted[:PATH]")
     local_model: bool = Field(default=True, description="true or false: whether the embedded model may be used")
     model_idle_timeout_s: float = Field(DEFAULT_IDLE_TIMEOUT_S, gt=0, description=_SECONDS)
+    context_tokens: int = Field(200_000, ge=1024, description="a number of tokens, at least 1024")
+    model_max_wait_s: float = Field(DEFAULT_PACE.max_wait_s, ge=0, description=_GRACE)
+    model_retry_spacing_s: float = Field(DEFAULT_PACE.spacing_s, gt=0, description=_SECONDS)
     workspace: Path = Field(Path(), description="the folder that the built-in agent works in")
 
     # -- connections
@@ -159,6 +163,10 @@ class Settings(BaseSettings):
     def limits(self) -> Limits:
         """What the run layer is held to."""
         return Limits(**{name: getattr(self, name) for name in Limits.__struct_fields__})
+
+    def pace(self) -> Pace:
+        """How runs share a model that is short of room."""
+        return Pace(max_wait_s=self.model_max_wait_s, spacing_s=self.model_retry_spacing_s)
 
     def gateway_options(self, *, server: str) -> GatewayOptions:
         """What connections are held to. `server` is how the server names itself to clients."""

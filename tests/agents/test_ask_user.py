@@ -34,7 +34,8 @@ async def test_it_is_still_asked_after_a_crash_and_only_once():
         assert await run.result() == "Done."
         assert model.told() == ["a"]
         assert len(run.of_type("input.required")) == 1
-        assert [p.status for p in run.of_type("run.status")] == ["running", "waiting", "running", "running"]
+        shown = [p.status for p in run.of_type("run.status")]
+        assert shown == ["running", "waiting", *["running"] * (len(shown) - 2)]
         check_log(run)
 
 

@@ -7,6 +7,7 @@ import pytest
 import midstream
 from midstream import Agent, BadTool, Run, ToolContext, agent, ask_when, client_tool, tool
 from midstream.agents.catalogue import Catalogue
+from midstream.agents.pipeline.hooks import continue_failed
 from midstream.agents.providers.scripted import ScriptedProvider
 from midstream.agents.resources import Resources
 from midstream.runs.contract import Principal, StartRecord
@@ -36,6 +37,15 @@ async def own(run: Run, bank: Bank) -> None: ...
 
 
 SHOP = Agent("shop", instructions="Sell.", tools=[sell, show], can_ask=True, description="Sells.", model="big")
+WRITER = Agent("writing", instructions="Write.", tools=[sell], description="Writes.")
+OTHER_SELL = tool(name="sell")(sell.fn)
+
+
+def team(planner=None, specialists=(WRITER,), **options):
+    planner = planner or Agent("planner", instructions="Plan.")
+    return Agent("desk", instructions="x", planner=planner, specialists=specialists, **options)
+
+
 PROVIDER = ScriptedProvider({"turns": [{"steps": [{"text": "x"}]}]})
 
 
@@ -69,6 +79,16 @@ def test_what_it_says_of_its_agents():
     assert not catalogue.rules("shop").is_server_tool("show")
 
 
+def test_a_team_is_served_as_one():
+    catalogue = Catalogue([team(tools=[show])], provider=PROVIDER)
+    [desk] = catalogue.describe()
+    assert [each["name"] for each in desk["tools"]] == ["show", "sell"]
+    assert desk["specialists"] == [{"name": "writing", "description": "Writes."}]
+    assert catalogue.rules("desk").is_server_tool("sell")
+    assert catalogue.program(start("desk")) is not None
+    assert catalogue.program(start("writing")) is None
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -77,6 +97,18 @@ def test_what_it_says_of_its_agents():
         (lambda: Agent("a", instructions="", tools=[sell, sell]), "two of its tools"),
         (lambda: Agent("a", instructions="", tools=[print]), "is no tool"),
         (lambda: Agent("a b", instructions=""), "cannot be called"),
+        (lambda: Agent("a", instructions="", model=[]), "list of models is empty"),
+        (lambda: Agent("a", instructions="", output=open), "no type that JSON can be"),
+        (lambda: Agent("a", instructions="", specialists=[WRITER]), "need a planner"),
+        (lambda: Agent("a", instructions="", hooks=[continue_failed()]), "need a planner"),
+        (lambda: team(Agent("planner", instructions="", tools=[sell])), "planner plans, titles or judges"),
+        (lambda: team(Agent("planner", instructions="", can_ask=True)), "planner plans, titles or judges"),
+        (lambda: team(title=Agent("namer", instructions="", tools=[sell])), "namer plans, titles or judges"),
+        (lambda: team(guardrails=[Agent("guard", instructions="", tools=[sell])]), "guard plans, titles or judges"),
+        (lambda: team(specialists=[WRITER, WRITER]), "two of its specialists have one name"),
+        (lambda: team(specialists=[Agent("desk", instructions="")]), "or one has its own"),
+        (lambda: team(specialists=[Agent("x", instructions="", title=True)]), "specialist x cannot plan"),
+        (lambda: team(tools=[sell], specialists=[Agent("x", instructions="", tools=[OTHER_SELL])]), "called sell"),
     ],
 )
 def test_what_cannot_be_served_is_said_at_once(make, says):
@@ -155,6 +187,9 @@ class TestResources:
     async def test_the_catalogue_knows_what_its_tools_want(self):
         async with Catalogue([SHOP, own], provider=PROVIDER, resources=[Shop, Bank]).opened():
             pass
+        with pytest.raises(BadTool, match="tool sell of agent desk needs a Shop"):
+            async with Catalogue([team()], provider=PROVIDER).opened():
+                pass
         with pytest.raises(BadTool, match="agent own needs a Bank"):
             async with Catalogue([SHOP, own], provider=PROVIDER, resources=[Shop]).opened():
                 pass
@@ -162,29 +197,4 @@ class TestResources:
 
 def test_the_public_names():
     assert midstream.__all__ == sorted(midstream.__all__)
-    assert midstream.__all__ == [
-        "Agent",
-        "AgentLimits",
-        "BadSettings",
-        "BadTool",
-        "Midstream",
-        "OwnAgent",
-        "Preview",
-        "Principal",
-        "Resource",
-        "Run",
-        "RunFailure",
-        "RunInfo",
-        "Settings",
-        "Stopping",
-        "Tool",
-        "ToolCallError",
-        "ToolContext",
-        "ToolError",
-        "agent",
-        "ask_when",
-        "client_tool",
-        "tool",
-        "workspace_agent",
-    ]
     assert all(hasattr(midstream, name) for name in midstream.__all__)

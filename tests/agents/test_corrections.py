@@ -35,13 +35,13 @@ async def test_next_step_enters_after_the_answers():
 
 @pytest.mark.asyncio
 async def test_a_correction_that_comes_at_the_end_is_used():
-    script = [[{"text": "A"}, {"delay_s": 1}, {"text": "B"}], "C."]
+    script = [[{"text": "A "}, {"delay_s": 1}, {"text": "B"}], "C."]
     async with acting(agent(), script) as (run, model, _):
         await run.until("message.delta")
         await run.correct("More.")
         await run.advance(1)
         assert await run.result() == "C."
-        assert texts(model.requests[1].messages) == [("user", "Go."), ("assistant", "A | B"), ("user", "More.")]
+        assert texts(model.requests[1].messages) == [("user", "Go."), ("assistant", "A  | B"), ("user", "More.")]
         check_log(run)
 
 
@@ -51,13 +51,13 @@ async def test_when_idle_waits_until_the_model_has_no_more_to_do():
     async def step() -> str:
         return "x"
 
-    script = [[{"text": "A"}, {"delay_s": 1}, {"call": {"tool": "step"}}], "B.", "C."]
+    script = [[{"text": "A "}, {"delay_s": 1}, {"call": {"tool": "step"}}], "B.", "C."]
     async with acting(agent(step), script) as (run, model, _):
         await run.until("message.delta")
         await run.correct("Then this.", mode="when_idle")
         await run.advance(1)
         assert await run.result() == "C."
-        assert [said for _, said in texts(model.requests[2].messages)] == ["Go.", "A | <call>", "x", "B.", "Then this."]
+        assert [said for _, said in texts(model.requests[2].messages)] == ["Go.", "A  | <call>", "x", "B.", "Then this."]
         check_log(run)
 
 
@@ -167,19 +167,19 @@ async def _revoked(run):
 
 @pytest.mark.asyncio
 async def test_an_exhausted_budget_gives_it_back():
-    script = [[{"text": "A"}, {"delay_s": 1}, {"text": "B"}]]
+    script = [[{"text": "A "}, {"delay_s": 1}, {"text": "B"}]]
     async with acting(agent(limits=AgentLimits(max_turns=1)), script) as (run, _, _stage):
         await run.until("message.delta")
         await run.correct("More.")
         await run.advance(1)
-        assert await run.result() == "AB"
+        assert await run.result() == "A B"
         assert [p.text for p in run.of_type("correction.returned")] == ["More."]
         check_log(run)
 
 
 @pytest.mark.asyncio
 async def test_an_agent_that_cannot_be_steered_refuses():
-    async with acting(agent(steerable=False), [[{"text": "A"}, {"delay_s": 1}]]) as (run, _, _stage):
+    async with acting(agent(steerable=False), [[{"text": "A "}, {"delay_s": 1}]]) as (run, _, _stage):
         await run.until("message.delta")
         with pytest.raises(Refused) as refused:
             await run.correct("x")

@@ -102,8 +102,70 @@ async def test_the_runs_own_limits_lower_the_agents():
         assert await run.result() == "Done."
         assert [p.preview for p in run.of_type("tool.completed")] == ["2", "3"]
         assert [p.code for p in run.of_type("tool.failed")] == ["budget_exhausted"]
-        assert model.requests[-1].tools == ()
+        assert model.told()[-1].startswith("[You reached the limit of tool calls; continue from where you left off")
+        assert [(p.kind, p.attempt, p.max_attempts) for p in run.of_type("recovery.started")] == [("tool_limit", 1, 3)]
         check_log(run)
+
+
+@pytest.mark.asyncio
+async def test_the_limit_of_calls_is_renewed_three_times_and_then_it_must_answer():
+    script = [*(call("add", a=n) for n in range(8)), "That is all."]
+    limits = AgentLimits(max_tool_calls=1)
+    async with acting(agent(add, limits=limits), script) as (run, model, _):
+        assert await run.result() == "That is all."
+        # Every second call is one too many: the model keeps all it has, and is told to go on.
+        assert [p.preview for p in run.of_type("tool.completed")] == ["1", "3", "5", "7"]
+        recovered = [(p.kind, p.attempt, p.max_attempts) for p in run.of_type("recovery.started")]
+        assert recovered == [("tool_limit", n, 3) for n in (1, 2, 3)]
+        told = [said for request in model.requests for _, said in texts(request.messages[-1:])]
+        assert sum("continue from where you left off" in said for said in told) == 3
+        assert [request.tools == () for request in model.requests] == [False] * 8 + [True]
+        assert "used up" in told[-1]
+        assert len(model.requests[-1].messages) == 17
+        check_log(run)
+
+
+@pytest.mark.asyncio
+async def test_where_no_call_is_allowed_no_tool_is_offered():
+    async with acting(agent(add), ["One."]) as (first, model, stage):
+        await first.result()
+        run = await stage.start("x", limits=RunLimits(max_tool_calls=0))
+        await run.result()
+        assert [bool(request.tools) for request in model.requests] == [True, False]
+
+
+@pytest.mark.asyncio
+async def test_a_model_that_calls_on_when_it_must_answer_is_ended():
+    limits = AgentLimits(max_tool_calls=1, max_continuations=0)
+    async with acting(agent(add, limits=limits), [call("add", a=n) for n in range(5)]) as (run, model, _):
+        assert await run.result() == ""
+        assert len(model.requests) == 3
+        assert [p.code for p in run.of_type("tool.failed")] == ["budget_exhausted"] * 2
+        assert run.of_type("recovery.started") == []
+        check_log(run)
+
+
+@pytest.mark.asyncio
+async def test_a_crash_at_any_point_neither_repeats_nor_forgets_the_limit():
+    script = [*(call("add", a=n) for n in range(4)), "Done."]
+    limits = AgentLimits(max_tool_calls=1, max_continuations=1)
+    steady = tool(idempotent=True, name="add")(add.fn)
+    async with acting(agent(steady, limits=limits), script) as (run, _, _stage):
+        await run.result()
+        events = len(run.events)
+    for after in range(1, events):
+        async with acting(agent(steady, limits=limits), script) as (run, model, _):
+            while len(run.events) < after:
+                await run._more("an event")
+            await run.crash()
+            assert await run.result() == "Done."
+            recovered = [p.attempt for p in run.of_type("recovery.started") if p.kind == "tool_limit"]
+            assert recovered == [1], after
+            assert len(run.of_type("tool.completed")) == 2
+            said = [said for _, said in texts(model.requests[-1].messages)]
+            assert sum("continue from where you left off" in each for each in said) == 1
+            assert "used up" in said[-1]
+            check_log(run)
 
 
 @pytest.mark.asyncio

@@ -3,10 +3,90 @@
 import pytest
 
 from midstream import tool
-from midstream.agents.turn import BACKOFF_S
+from midstream.agents.providers.contract import (
+    BadModelRequest,
+    ContextTooLong,
+    ModelDenied,
+    ModelError,
+    ModelFailed,
+    ModelOverloaded,
+    ModelRateLimited,
+    ModelStalled,
+    ModelUnreachable,
+)
+from midstream.agents.recovery import (
+    BACKOFF_S,
+    MAX_BACKOFF_S,
+    MAX_SHRINKS,
+    GiveUp,
+    NextModel,
+    Shrink,
+    Wait,
+    measure_for,
+)
 from midstream.testing import calls
 from midstream_protocol.commands import ClientTool
 from tests.agents.kit import acting, agent, check_log
+
+# The table: error × (first, at the limit with a model left, at the limit with none).
+WAITS = [
+    (ModelRateLimited, "rate_limit"),
+    (ModelOverloaded, "overloaded"),
+    (ModelUnreachable, "model_error"),
+    (ModelStalled, "model_error"),
+    (ModelFailed, "model_error"),
+]
+NEVER = [ModelDenied, BadModelRequest]
+
+
+@pytest.mark.parametrize(("error", "kind"), WAITS)
+def test_what_may_pass_is_waited_for_then_the_next_model_then_the_end(error: type[ModelError], kind: str):
+    failed = error("no")
+    for tries, wait_s in ((1, BACKOFF_S), (2, 2 * BACKOFF_S)):
+        assert measure_for(failed, tries=tries, most=3, models_left=1) == Wait(kind=kind, wait_s=wait_s)
+    assert measure_for(failed, tries=3, most=3, models_left=1) == NextModel(kind="model_error")
+    assert measure_for(failed, tries=3, most=3, models_left=0) == GiveUp(code=error.code, text="no", retryable=True)
+
+
+@pytest.mark.parametrize("error", NEVER)
+def test_what_will_not_pass_goes_to_the_next_model_at_once(error: type[ModelError]):
+    assert measure_for(error("no"), tries=1, most=3, models_left=1) == NextModel(kind="model_error")
+    given_up = GiveUp(code=error.code, text="no", retryable=False)
+    assert measure_for(error("no"), tries=1, most=3, models_left=0) == given_up
+
+
+def test_what_is_too_long_is_shortened_and_no_other_model_is_asked():
+    failed = ContextTooLong("long")
+    for shrinks in range(MAX_SHRINKS):
+        assert measure_for(failed, tries=9, most=3, models_left=1, shrinks=shrinks) == Shrink(kind="context")
+    over = measure_for(failed, tries=1, most=3, models_left=1, shrinks=MAX_SHRINKS)
+    assert over == GiveUp(code="context_too_long", text="long", retryable=False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "tries", "jitter", "wait_s"),
+    [
+        (None, 1, 0.0, BACKOFF_S / 2),
+        (None, 1, 1.0, BACKOFF_S),
+        (None, 3, 1.0, 4 * BACKOFF_S),
+        (None, 60, 1.0, MAX_BACKOFF_S),
+        (None, 5000, 0.0, MAX_BACKOFF_S / 2),
+        (30.0, 1, 1.0, 30.0),
+        (0.1, 1, 0.0, BACKOFF_S / 2),
+        (MAX_BACKOFF_S, 1, 1.0, MAX_BACKOFF_S),
+    ],
+)
+def test_how_long(asked: float | None, tries: int, jitter: float, wait_s: float):
+    failed = ModelRateLimited("no", retry_after_s=asked)
+    measure = measure_for(failed, tries=tries, most=9999, models_left=0, jitter=jitter)
+    assert measure == Wait(kind="rate_limit", wait_s=wait_s)
+
+
+@pytest.mark.parametrize(("left", "measure"), [(1, NextModel), (0, GiveUp)])
+def test_a_wait_that_nobody_waits_is_as_if_it_could_not_be_had(left: int, measure: type):
+    failed = ModelOverloaded("no", retry_after_s=MAX_BACKOFF_S + 1)
+    assert isinstance(measure_for(failed, tries=1, most=3, models_left=left), measure)
+    assert isinstance(measure_for(failed, tries=1, most=3, models_left=left, max_wait_s=90), Wait)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,46 @@ async def test_it_begins_again_after_a_crash_and_repeats_nothing():
 
 
 @pytest.mark.asyncio
+async def test_an_object_is_shown_once_also_across_a_crash():
+    gate = asyncio.Event()
+
+    @agent("own")
+    async def own(run: Run) -> list:
+        first = await run.object("table", {"rows": [1, 2], "api_key": "sk-canary"})
+        await run.say("Look.")
+        await gate.wait()
+        return [first, await run.object("chart", [3], object_id="mine")]
+
+    async with acting(own, []) as (run, _, _stage):
+        await run.until("message.completed", lambda p: p.role == "assistant")
+        await run.crash()
+        gate.set()
+        assert await run.result() == ["obj_1", "mine"]
+        shown = [(p.object_id, p.kind, p.data) for p in run.of_type("object.created")]
+        assert [each[:2] for each in shown] == [("obj_1", "table"), ("mine", "chart")]
+        assert shown[0][2]["rows"] == [1, 2]
+        assert "canary" not in str(shown)
+        check_log(run)
+
+
+@pytest.mark.asyncio
+async def test_what_cannot_be_an_object_is_its_mistake():
+    @agent("own")
+    async def own(run: Run) -> list:
+        wrong = []
+        for kind, data, object_id in (("", 1, None), ("x", "y" * 200_000, None), ("x", 1, "a b")):
+            try:
+                await run.object(kind, data, object_id=object_id)
+            except BadTool as error:
+                wrong.append(str(error).split()[0])
+        return wrong
+
+    async with acting(own, []) as (run, _, _stage):
+        assert await run.result() == ["run.object:"] * 3
+        assert run.of_type("object.created") == []
+
+
+@pytest.mark.asyncio
 async def test_a_call_that_fails_raises():
     @agent("own", tools=[pay])
     async def own(run: Run) -> str:

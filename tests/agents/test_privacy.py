@@ -12,7 +12,8 @@ from tests.agents.kit import acting, check_log
 
 def canary(what: str) -> str:
     # Put together when it runs: a traceback quotes source lines.
-    return f"canary-{what}-{len(what)}"
+    # What people may see calls itself no secret, or it would be hidden from them too.
+    return f"{'word' if what in FOR_PEOPLE_ONLY else 'canary'}-{what}-{len(what)}"
 
 
 PRIVATE = ["system", "reasoning", "redacted", "deep", "long", "error", "cause", "preview", "when", "schema", "model"]

@@ -270,7 +270,7 @@ async def test_a_corrected_run_goes_on_with_the_correction():
             await gate.wait()
         return "ok"
 
-    async with acting(agent(wait), [call("wait"), [{"text": "A"}, {"delay_s": 30}], "x"]) as (run, model, _):
+    async with acting(agent(wait), [call("wait"), [{"text": "A "}, {"delay_s": 30}], "x"]) as (run, model, _):
         await run.until("tool.started")
         await run.correct("In French.")
         gate.set()

@@ -7,7 +7,7 @@ import pytest
 
 from midstream import Agent, Midstream, tool
 from midstream.log import Batch, LogUnavailable, MemoryStore
-from midstream.testing import ManualClock, Refused, call, play, played
+from midstream.testing import ManualClock, Refused, answer, call, play, played
 from midstream.testing.mortal import MortalStore
 
 
@@ -63,6 +63,33 @@ async def test_a_whole_app():
     async with play(app, ["Hello."]) as run:
         assert await run.result() == "Hello."
         assert run.text == "Hello."
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        {"agents": {"shop": ["Hello."]}},
+        {"turns": ["Bye."], "agents": {"shop": {"turns": [[{"text": "Hello."}]]}}},
+        {"turns": ["Hello."], "agents": {"bank": [answer(allow=True)]}},
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_script_for_several_agents(script):
+    async with play(Agent("shop", instructions="…"), script) as run:
+        assert await run.result() == "Hello."
+
+
+@pytest.mark.asyncio
+async def test_what_needs_no_time_is_caught_up_with():
+    waits = [{"text": "One."}, {"delay_s": 5}, {"text": " Two."}]
+    async with play(Agent("shop", instructions="…"), [waits]) as run:
+        new = await run.catch_up()
+        assert new == run.events
+        assert run.text == "One."
+        assert await run.catch_up() == []
+        await run.advance(5)
+        assert (await run.catch_up())[-1].type == "run.completed"
+        assert run.text == "One. Two."
 
 
 @pytest.mark.asyncio

@@ -4,14 +4,16 @@ import asyncio
 import gc
 import threading
 import weakref
+from types import SimpleNamespace
 
 import pytest
 
-from midstream import ToolContext, ToolError, tool
+from midstream import AgentLimits, RunFailure, ToolContext, ToolError, tool
+from midstream.agents.conversation import Call
 from midstream.agents.tools import runtime
 from midstream.agents.tools.threads import in_thread, left_running
 from midstream.tasks import spawn, stop
-from midstream.testing import call, calls
+from midstream.testing import Refused, call, calls
 from midstream_protocol.limits import MAX_PREVIEW_CHARS
 from tests.agents.kit import acting, agent, check_log, eventually
 
@@ -318,7 +320,11 @@ async def test_arguments_without_end_are_refused():
         ran.append(text)
         return "ok"
 
-    run, said = await played(write, [call("write", text="x" * runtime.MAX_ARGS_BYTES), "Sorry."])
+    # A window that takes what the model itself has said.
+    app = agent(write, limits=AgentLimits(context_tokens=1_000_000))
+    async with acting(app, [call("write", text="x" * runtime.MAX_ARGS_BYTES), "Sorry."]) as (run, model, _):
+        await run.result()
+        said = model.told()
     assert ran == []
     assert said[0].startswith("invalid_args: The arguments have more than")
     assert sum(len(str(event.payload)) for event in run.events) < 10_000
@@ -377,3 +383,155 @@ async def test_threads_that_were_left_and_have_ended_are_forgotten():
     await leave("left second")
     gc.collect()
     assert gone() is None
+
+
+# -- objects
+
+
+@pytest.mark.asyncio
+async def test_a_tool_shows_objects():
+    late = []
+
+    @tool
+    async def chart(ctx: ToolContext) -> str:
+        first = await ctx.object("table", {"rows": [1, float("nan")]})
+        again = await ctx.object("table", {"rows": [2]}, object_id=first)
+        own = await ctx.object("map", "here", object_id="mine")
+        late.append(ctx)
+        assert (again, own) == (first, "mine")
+        return first
+
+    async with acting(agent(chart), [call("chart"), "Done."]) as (run, model, _):
+        await run.result()
+        await late[0].object("late", 1)
+        shown = run.of_type("object.created")
+        assert [(o.object_id, o.kind, o.data) for o in shown] == [
+            (model.told()[0], "table", {"rows": [1, "NaN"]}),
+            (model.told()[0], "table", {"rows": [2]}),
+            ("mine", "map", "here"),
+        ]
+        [started] = run.of_type("tool.started")
+        assert {o.tool_call_id for o in shown} == {started.tool_call_id}
+        check_log(run)
+
+
+@pytest.mark.asyncio
+async def test_a_second_attempt_shows_its_objects_in_the_place_of_the_first():
+    gate = asyncio.Event()
+
+    @tool(idempotent=True)
+    async def chart(ctx: ToolContext) -> str:
+        await ctx.object("table", {"attempt": ctx.attempt})
+        await gate.wait()
+        return "ok"
+
+    async with acting(agent(chart), [call("chart"), "Done."]) as (run, _, _stage):
+        await run.until("object.created")
+        await run.crash()
+        gate.set()
+        await run.result()
+        assert len({o.object_id for o in run.of_type("object.created")}) == 1
+        assert [o.data for o in (await run.view()).objects] == [{"attempt": 2}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "object_id", "told"),
+    [
+        ("", {}, None, "kind is a text"),
+        ("k" * 65, {}, None, "kind is a text"),
+        ("k", {}, "no id!", "object_id is"),
+        ("k", "x" * 131_072, None, "may have 131,072 bytes; this one (k) has 131,074"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_what_cannot_be_an_object_is_said(kind, data, object_id, told):
+    @tool
+    async def chart(ctx: ToolContext) -> str:
+        await ctx.object(kind, data, object_id=object_id)
+        return "ok"
+
+    _, said = await played(chart, [call("chart"), "Sorry."])
+    assert said[0].startswith("tool_error: An object")
+    assert told in said[0]
+
+
+# -- what is hidden
+
+WORD = "canary-tool-7"
+
+
+@pytest.mark.asyncio
+async def test_what_looks_like_a_secret_is_hidden_from_people_and_not_from_the_model():
+    @tool(label="Look for {q}")
+    async def look(q: str, api_key: str, ctx: ToolContext) -> dict[str, str]:
+        await ctx.progress(f"with {WORD}")
+        await ctx.object("table", {"a": WORD, "token": "x"})
+        return {"found": f"it is {WORD}", "password": "hunter2", "fine": "yes"}
+
+    script = [call("look", q=f"a {WORD} b", api_key="abc"), f"It was {WORD}."]
+    run, said = await played(look, script)
+    assert not [e for e in run.events if WORD in str(e.payload) or "hunter2" in str(e.payload)]
+    [started] = run.of_type("tool.started")
+    assert (started.label, started.args_preview) == (
+        "Look for a [hidden] b",
+        {"q": "a [hidden] b", "api_key": "[hidden]"},
+    )
+    assert run.of_type("tool.completed")[0].preview == '{"found":"it is [hidden]","password":"[hidden]","fine":"yes"}'
+    assert (await run.result()) == "It was [hidden]."
+    assert WORD in said[0]
+    assert "hunter2" in said[0]
+
+
+@pytest.mark.asyncio
+async def test_who_approves_sees_the_values_but_not_what_is_called_a_secret():
+    ran = []
+
+    @tool(approval="always")
+    async def send(text: str, api_key: str, extra: dict[str, str]) -> str:
+        ran.append((text, api_key, extra))
+        return "ok"
+
+    args = {"text": f"say {WORD}", "api_key": "abc", "extra": {"cookie": "c"}}
+    async with acting(agent(send), [call("send", **args), "Done."]) as (run, _, _stage):
+        [asked] = [(await run.until("approval.required")).payload]
+        assert asked.args == {"text": f"say {WORD}", "api_key": "[hidden]", "extra": {"cookie": "[hidden]"}}
+        for back in ({"api_key": "[hidden]"}, {"extra": {"cookie": "[hidden]"}}, {"text": "say [hidden]"}):
+            with pytest.raises(Refused) as refused:
+                await run.approve(edit=back)
+            assert [error.code for error in refused.value.receipt.errors] == ["hidden"]
+        await run.approve(edit={"text": "say it"})
+        await run.result()
+    assert ran == [("say it", "abc", {"cookie": "c"})]
+
+
+@pytest.mark.asyncio
+async def test_a_long_result_is_cut_where_no_secret_is_cut():
+    words = " ".join(f"word{n}" for n in range(20_000))
+
+    @tool
+    async def long() -> dict[str, str]:
+        return {"a": f"begin {WORD}\n{WORD} {words}", "b": f"{words} {WORD} end"}
+
+    run, _ = await played(long, [call("long"), "Done."])
+    [done] = run.of_type("tool.completed")
+    assert len(done.preview) <= MAX_PREVIEW_CHARS
+    assert done.truncated
+    assert done.preview.startswith('{"a":"begin [hidden] [hidden] word0')
+    assert done.preview.endswith('[hidden] end"}')
+    assert "characters left out" in done.preview
+
+
+@pytest.mark.asyncio
+async def test_a_hold_is_awaited_before_anything_of_a_call_begins():
+    @tool(approval="always")
+    async def act() -> str:
+        raise NotImplementedError
+
+    async def hold():
+        raise RunFailure("guardrail", "No.")
+
+    # A port that can do nothing: nothing is written and nobody is asked.
+    port, toolbox = SimpleNamespace(journal=()), SimpleNamespace(find={"act": act}.get)
+    it = runtime.Runtime(port=port, toolbox=toolbox, resources={}, hold=hold)
+    with pytest.raises(RunFailure):
+        await it.run(Call(id="c1", provider_id="p", tool="act", args={}), message_id=None, step_id=None)

@@ -12,8 +12,8 @@ from midstream.app import Midstream
 from midstream.client import connect
 from midstream.log import MemoryStore
 from midstream.settings import Settings
-from midstream_protocol.commands import ClientTool
-from midstream_protocol.errors import AlreadyResolved, NotFound, RunEnded
+from midstream_protocol.commands import ClientTool, ResumeFrom
+from midstream_protocol.errors import AlreadyResolved, Conflict, NotFound, RunEnded
 from midstream_protocol.events import ApprovalRequired, ToolRequested
 from tests.testkit.served import served
 
@@ -96,6 +96,23 @@ async def test_what_comes_too_late_starts_the_next_run(server):
         assert following.view.thread_id == run.view.thread_id
         assert following.run_id != run.run_id
         assert len((await client.rest.runs())["items"]) == 2
+
+
+async def test_going_on_with_a_run_that_was_cancelled(server):
+    async with connect(server.url) as client:
+        run = await client.start(input="pay")
+        async for event in run:
+            if isinstance(event.payload, ApprovalRequired):
+                await run.cancel()
+        following = await client.start(resume=ResumeFrom(run_id=run.run_id), input="hello")
+        await following.wait()
+        assert following.view.thread_id == run.view.thread_id
+        thread = await client.rest.thread(run.view.thread_id)
+        assert thread["runs"] == [run.run_id, following.run_id]
+        with pytest.raises(Conflict):
+            await client.start(resume=ResumeFrom(run_id=following.run_id))
+        with pytest.raises(NotFound):
+            await client.rest.thread("never/used")
 
 
 async def test_cutting_the_socket_at_every_event_changes_nothing(server):

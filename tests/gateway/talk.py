@@ -1,7 +1,7 @@
 """A program whose run is a script in its input, so that a client alone can say what should happen.
 
 `say N [size]` streams N deltas; `gate NAME` waits until the test opens it (and says so when it is reached);
-`ask` asks the user. The run ends with the number of deltas.
+`ask` asks the user; `fail` fails, and says how to go on; `title` names the thread. The run ends with the number of deltas.
 """
 
 import asyncio
@@ -9,9 +9,9 @@ from collections import defaultdict
 from typing import Any
 
 from midstream.clock import SystemClock
-from midstream.runs import Port, StartRecord
+from midstream.runs import Port, RunFailure, StartRecord
 from midstream_protocol.codec import iso_ms
-from midstream_protocol.events import InputRequired, MessageCompleted, MessageDelta, MessageStarted
+from midstream_protocol.events import InputRequired, MessageCompleted, MessageDelta, MessageStarted, Resume
 from tests.runs.simple import OpenRules
 
 
@@ -58,6 +58,11 @@ class Talk:
                     await port.ask(
                         InputRequired(input_id="input_1", question="?", expires_at=expires, expires_in_s=600.0)
                     )
+                case ["fail"]:
+                    resume = Resume(text="Go on from here.", run_id=port.start.run_id, step_id="step_1")
+                    raise RunFailure("model_error", "The model is gone.", retryable=True, resume=resume)
+                case ["title"]:
+                    await port.claim_title("A thread")
                 case other:
                     raise ValueError(f"no such step: {other}")
         await port.end({"said": said})

@@ -130,8 +130,80 @@ async def test_commands_of_a_connection_have_no_place_here(house: House) -> None
         assert (answer.status_code, answer.json()["code"]) == (404, "unknown_command"), body
     start = await house.server.http.post(url, json={"type": "run.start", "payload": {"input": "x"}})
     assert start.status_code == 400
+    assert "POST it to /v1/runs" in start.json()["error"]["text"]
     other = await house.server.http.post(url, json={"type": "run.cancel", "run_id": "another"})
     assert other.status_code == 400
+
+
+async def test_a_failed_run_is_gone_on_with_at_its_own_address(house: House) -> None:
+    run_id = await started(house, "fail")
+    resume = (await ended(house, run_id))["failure"]["resume"]  # type: ignore[index]
+    url = f"/v1/runs/{run_id}/commands"
+    body = {"type": "run.start", "command_id": "again", "payload": {"resume": resume, "input": "say 1"}}
+    answer = await house.server.http.post(url, json=body)
+    receipt = answer.json()
+    assert (answer.status_code, receipt["status"], receipt["as"]) == (200, "accepted", "started")
+    assert receipt["run_id"] != run_id
+    assert (await house.server.http.post(url, json={**body, "run_id": run_id})).json() == receipt
+    view = await ended(house, receipt["run_id"])
+    assert (view["status"], view["thread_id"]) == ("completed", receipt["thread_id"])
+    # The address says which run; what it says besides may be left out.
+    bare = {"type": "run.start", "payload": {"resume": {"text": "Go on."}}, "command_id": "bare"}
+    refused = (await house.server.http.post(f"/v1/runs/{receipt['run_id']}/commands", json=bare)).json()
+    assert (refused["command_id"], refused["code"]) == ("bare", "conflict")
+    for payload, status in (
+        ({"resume": {"run_id": "another"}}, 400),
+        ({"resume": True}, 400),
+        ({"resume": None, "input": "x"}, 400),
+        ({"resume": {}, "thread_id": "another"}, 409),
+        ({"resume": {}, "run_id": run_id}, 409),
+    ):
+        wrong = await house.server.http.post(url, json={"type": "run.start", "payload": payload})
+        assert wrong.status_code == status, payload
+    nobody = await house.server.http.post("/v1/runs/nobody/commands", json={**body, "command_id": "n"})
+    assert nobody.status_code == 400
+    nobody = await house.server.http.post(
+        "/v1/runs/nobody/commands", json={"type": "run.start", "payload": {"resume": {}}}
+    )
+    assert (nobody.status_code, nobody.json()["code"]) == (404, "not_found")
+
+
+async def test_a_failed_run_is_gone_on_with_from_every_door(house: House) -> None:
+    run_id = await started(house, "fail")
+    await ended(house, run_id)
+    answer = await house.server.http.post("/v1/runs", json={"resume": {"run_id": run_id}, "input": "say 1"})
+    assert answer.status_code == 201
+    await ended(house, answer.json()["run_id"])
+    async with house.peer() as peer:
+        receipt = await peer.ask("run.start", {"resume": {"run_id": run_id}, "input": "say 1"})
+    assert (receipt["status"], receipt["thread_id"]) == ("accepted", answer.json()["thread_id"])
+    neither = await house.server.http.post("/v1/runs", json={"agent": "a"})
+    assert (neither.status_code, neither.json()["error"]["code"]) == (400, "malformed")
+
+
+async def test_a_thread_shows_who_has_it_and_who_was_there(house: House) -> None:
+    first = await started(house, "gate a")
+    thread_id = (await house.server.http.get(f"/v1/runs/{first}")).json()["thread_id"]
+    url = f"/v1/threads/{thread_id}"
+    second = await house.server.http.post(
+        "/v1/runs", json={"input": "title", "thread_id": thread_id, "if_busy": "queue"}
+    )
+    waiting = second.json()["run_id"]
+    answer = await house.server.http.get(url)
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.json() == {"thread_id": thread_id, "active": first, "queue": [waiting], "runs": []}
+    house.agents.gates["a"].opened.set()
+    await ended(house, waiting)
+    assert (await house.server.http.get(url)).json() == {
+        "thread_id": thread_id,
+        "title": "A thread",
+        "queue": [],
+        "runs": [first, waiting],
+    }
+    for unknown in ("never", "no%20id"):
+        missing = await house.server.http.get(f"/v1/threads/{unknown}")
+        assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
+    assert (await house.server.http.post(url)).status_code == 405
 
 
 async def test_a_command_that_takes_long_is_pending_and_goes_on(

@@ -1,5 +1,6 @@
 """The benchmark measures what it says: every asked run is played to its end, and all its text arrives."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,3 +40,17 @@ def test_every_variant_plays_the_runs_it_is_asked_for(variant: str, tmp_path: Pa
         assert seen["bytes"] > 6 * DELTAS * len("some words ")
         assert seen["events"] > 6 * 5
     assert 0 < seen["first_ms"][0] <= seen["text_ms"][0]
+
+
+def test_planning_is_measured_beside_one_call():
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import planning; "
+        "found = planning.measure(rounds=1, runs=2); print(planning.section(found, rounds=1))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, BENCH], stdout=subprocess.PIPE, timeout=2 * PATIENCE_S, check=True, text=True
+    )
+    rows = re.findall(r"until `plan.created` \| ([\d.]+)", done.stdout)
+    assert len(rows) == 2
+    # Not how fast it is, which a busy machine cannot say: that the calls did not wait for each other.
+    assert all(1.0 <= float(ratio) < 2.0 for ratio in rows), done.stdout

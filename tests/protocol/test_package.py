@@ -109,7 +109,7 @@ def test_what_the_schema_takes_and_the_decoder_refuses_is_this(case):
         "start, two run ids", "offer, two run ids", "offer without a run", "input empty", "no blocks", "bad base64",
         "base64 with a newline", "a bad media type", "an empty url", "a tool twice", "args too deep",
         "ok with an error", "not ok without an error", "not ok with a result",
-        "progress and a result without ok",
+        "progress and a result without ok", "resume with an empty input",
     }  # fmt: skip
     assert _validator("Command").is_valid(case["frame"]) == (case["name"] in beyond_a_schema)
 

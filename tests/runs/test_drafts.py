@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 import midstream
+from midstream.runs.apply import apply
 from midstream.runs.contract import CallCancelled
 from midstream.runs.drafts import BEGINNINGS, OWN, plan_draft
 from midstream.runs.port import EMITTED
-from midstream.runs.state import RunState, apply, input_of
+from midstream.runs.state import RunState, input_of
 from midstream_protocol.events import (
     EVENTS,
     TERMINAL_TYPES,

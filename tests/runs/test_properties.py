@@ -3,7 +3,8 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.runs.world import OPS, Op, World, finish
+from tests.runs.ops import OPS, Op, finish
+from tests.runs.world import World
 
 # Mostly what a run is made of; ends and crashes end the story, so they are rarer.
 _WEIGHTS = (

@@ -377,7 +377,7 @@ async def test_two_hundred_runs_at_once_leave_nothing_behind(house: Open) -> Non
         return reader
 
     readers = await asyncio.gather(*(one(n) for n in range(200)))
-    assert {types(reader.events)[-1] for reader in readers} == {"run.completed"}
+    assert [reader.events[-1].payload for reader in readers if types(reader.events)[-1] != "run.completed"] == []
     living = server.registry._living
     while living._background or living.actors:
         await soon(asyncio.wait([*living._background, *(a.task for a in living.actors.values() if a.task)]))

@@ -619,3 +619,33 @@ async def test_an_offer_to_a_server_that_goes_down_says_so(house: Open) -> None:
 
 
 __all__ = ["House"]
+
+
+async def test_a_run_whose_lease_was_lost_is_let_go_of_at_once(house: Open) -> None:
+    """Its program acts no more: whoever has the run now may be doing the same."""
+
+    async def body(port: Port) -> None:
+        lives.append(port.recovered)
+        try:
+            await for_ever(port) if len(lives) == 1 else await port.end("ok")
+        finally:
+            stopped.set()
+
+    lives: list[bool] = []
+    stopped = asyncio.Event()
+    server = await house(body, limits=Limits(lease_ms=10_000))
+    run = await server.start()
+    renew = server.held.leases.renew
+
+    async def lost(*_: Any, **__: Any) -> None:
+        return None
+
+    server.held.leases.renew = lost  # type: ignore[method-assign]
+    while not stopped.is_set():
+        await server.clock.advance(1)
+    server.held.leases.renew = renew  # type: ignore[method-assign]
+    # Nobody else had it after all: it is taken up again.
+    while len(lives) < 2:
+        await server.clock.advance(1)
+    assert types(await server.log(run))[-1] == "run.completed"
+    assert lives[:2] == [False, True]

@@ -213,7 +213,7 @@ async def test_a_queue_does_not_wait_for_a_run_that_was_never_made(house: Open, 
     kind = f"thread.{namespace(ME.id)}"
     from midstream.runs.threads import Threads  # noqa: PLC0415
 
-    await Threads(store.records).update(
+    await Threads(records=store.records, log=store.log).update(
         namespace(ME.id), "t", lambda thread: Thread(active="ghost", queue=thread.queue, runs=(first,))
     )
     assert await store.records.get(kind, "t") is not None

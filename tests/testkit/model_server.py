@@ -46,7 +46,9 @@ class Received:
 
 
 class Reply:
-    """What to answer. With `silent` not even the reply's headers are sent, until the client leaves."""
+    """What to answer. With `silent` not even the reply's headers are sent, until the client leaves. With `raw` nothing
+    is sent but the steps: no headers, no chunks, and the connection ends after the last.
+    """
 
     def __init__(
         self,
@@ -55,7 +57,9 @@ class Reply:
         status: int = 200,
         headers: dict[str, str] | None = None,
         silent: bool = False,
+        raw: bool = False,
     ) -> None:
+        self.raw = raw
         self.steps = tuple(steps)
         self.status = status
         self.headers = {"content-type": "text/event-stream", **(headers or {})}
@@ -179,6 +183,12 @@ class _Connection(asyncio.Protocol):
     async def _answer(self, reply: Reply) -> None:
         if reply.silent:
             await self._left.wait()
+        if reply.raw:
+            for step in reply.steps:
+                assert isinstance(step, bytes)
+                self._transport.write(step)
+            self._transport.close()
+            return
         head = [f"HTTP/1.1 {reply.status} Said", "transfer-encoding: chunked"]
         head += [f"{name}: {value}" for name, value in reply.headers.items()]
         self._transport.write("\r\n".join([*head, "", ""]).encode())

@@ -4,8 +4,12 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from midstream.agents.assembly import executor_for
+from midstream.agents.crew import DEFAULT_CONTEXT_TOKENS, Shared, tools_of_all
 from midstream.agents.definition import Agent
-from midstream.agents.loop import AgentProgram, tools_of
+from midstream.agents.limiter import Limiter
+from midstream.agents.outflow.contract import Outflow
+from midstream.agents.outflow.outflow import Outlet
 from midstream.agents.own import OwnAgent, OwnProgram
 from midstream.agents.providers.contract import DEFAULT_IDLE_TIMEOUT_S, Provider
 from midstream.agents.resources import ResourceFactory, Resources
@@ -18,8 +22,8 @@ AnyAgent = Agent | OwnAgent
 
 
 class Catalogue:
-    """`model` and `idle_timeout_s` are for agents that name none; None: the provider's default. The first agent is the
-    default one.
+    """`model`, `idle_timeout_s` and `context_tokens` are for agents that name none; model None: the provider's default.
+    The first agent is the default one. All runs share one `limiter`, and what they say passes the app's `outflow`.
 
     Raises `BadTool` for agents that cannot be served together.
     """
@@ -32,6 +36,9 @@ class Catalogue:
         model: str | None = None,
         resources: Iterable[ResourceFactory] = (),
         idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S,
+        context_tokens: int = DEFAULT_CONTEXT_TOKENS,
+        limiter: Limiter | None = None,
+        outflow: Outflow | None = None,
     ) -> None:
         if not agents:
             raise BadTool("an app needs an agent")
@@ -40,14 +47,21 @@ class Catalogue:
             if agent.name in self._agents:
                 raise BadTool(f"two agents are called {agent.name}")
             self._agents[agent.name] = agent
-        self._provider = provider
-        self._idle_timeout_s = idle_timeout_s
         self._model = model or provider.default_model
         self._tools = {name: _tools(agent) for name, agent in self._agents.items()}
         self._rules = {
             name: AgentRules(tools=self._tools[name], steerable=agent.steerable) for name, agent in self._agents.items()
         }
         self._resources = Resources(resources, wanted=self._wanted())
+        self._shared = Shared(
+            provider=provider,
+            limiter=limiter or Limiter(),
+            model=self._model,
+            resources=self._resources.by_type,
+            idle_timeout_s=idle_timeout_s,
+            context_tokens=context_tokens,
+            outlet=Outlet(outflow or Outflow()),
+        )
 
     @property
     def default(self) -> str:
@@ -61,15 +75,9 @@ class Catalogue:
             case None:
                 return None
             case OwnAgent() as own:
-                return OwnProgram(own, resources=self._resources.by_type)
+                return OwnProgram(own, shared=self._shared)
             case agent:
-                return AgentProgram(
-                    agent,
-                    provider=self._provider,
-                    model=self._model,
-                    resources=self._resources.by_type,
-                    idle_timeout_s=self._idle_timeout_s,
-                )
+                return executor_for(agent, self._shared)
 
     def rules(self, agent: str) -> AgentRules | None:
         return self._rules.get(agent)
@@ -93,6 +101,7 @@ class Catalogue:
                 "steerable": agent.steerable,
                 **({"model": agent.models[0] if agent.models else self._model} if isinstance(agent, Agent) else {}),
                 "tools": [_described(tool) for tool in self._tools[name].values()],
+                **(_team(agent) if isinstance(agent, Agent) and not agent.plain else {}),
             }
             for name, agent in self._agents.items()
         ]
@@ -110,8 +119,12 @@ class Catalogue:
         return list(wanted.items())
 
 
+def _team(agent: Agent) -> dict[str, Any]:
+    return {"specialists": [{"name": each.name, "description": each.description} for each in agent.specialists]}
+
+
 def _tools(agent: AnyAgent) -> dict[str, Tool]:
-    return tools_of(agent) if isinstance(agent, Agent) else {tool.name: tool for tool in agent.tools}
+    return tools_of_all(agent) if isinstance(agent, Agent) else {tool.name: tool for tool in agent.tools}
 
 
 def _described(tool: Tool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from msgspec import Struct
 
+from midstream.agents.output import Output
 from midstream.agents.planning.contract import Planning
 from midstream.agents.tools.definition import Tool
 from midstream.agents.tools.signature import BadTool
@@ -32,6 +33,8 @@ class AgentLimits(Struct, kw_only=True, frozen=True):
     """Tries of one model call, the first included, when the model's service fails; then the next model is asked."""
     max_stage_attempts: int = 3
     """Attempts at one stage of a plan, the first included, when a hook wants it retried."""
+    max_outcome_chars: int = 20_000
+    """Characters of one step's answer that the steps after it are given: some 5,000 tokens."""
     max_output_fixes: int = 2
     """How often the model is asked to mend an answer that does not fit `output`, before a simpler question."""
     context_tokens: int | None = None
@@ -100,6 +103,8 @@ class Agent:
         if self.model is not None and not isinstance(self.model, str):
             object.__setattr__(self, "model", tuple(self.model))
         check_team(self)
+        if self.output is not None:
+            Output(self.output)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -112,6 +117,12 @@ class Agent:
     def plain(self) -> bool:
         """Whether its work is one stage without a plan."""
         return self.planner is None
+
+
+def team_of(agent: Agent) -> list[Agent]:
+    """All agents at work in a run of this one: itself, its specialists, and those that plan, title and judge."""
+    parts = (agent.planner, agent.title, *agent.guardrails)
+    return [agent, *agent.specialists, *(part for part in parts if isinstance(part, Agent))]
 
 
 def check_team(agent: Agent) -> None:
@@ -128,6 +139,11 @@ def check_team(agent: Agent) -> None:
     for each in agent.specialists:
         if not each.plain or each.guardrails or each.title:
             raise BadTool(f"agent {agent.name}: its specialist {each.name} cannot plan, title or judge itself")
+    for part in (agent.planner, agent.title, *agent.guardrails):
+        if isinstance(part, Agent) and (part.tools or part.can_ask or not part.plain or part.guardrails):
+            raise BadTool(
+                f"agent {agent.name}: {part.name} plans, titles or judges, so it has no tools and no team of its own"
+            )
     tools: dict[str, Tool] = {}
     for tool in (*agent.tools, *(tool for each in agent.specialists for tool in each.tools)):
         if tools.setdefault(tool.name, tool) is not tool:

@@ -15,9 +15,13 @@ from typing import Any, Final, get_type_hints
 import msgspec
 
 from midstream.agents.conversation import AssistantMessage, Call, Text
+from midstream.agents.crew import Shared
 from midstream.agents.definition import check_declared
-from midstream.agents.speech import Speech
+from midstream.agents.executor import passed
+from midstream.agents.outflow.outflow import Passage
+from midstream.agents.speech import Speech, SpeechStyle
 from midstream.agents.steps import begin_step, ended
+from midstream.agents.tools.context import ToolError, checked_object
 from midstream.agents.tools.definition import DEFAULT_APPROVAL_S, Tool
 from midstream.agents.tools.runtime import Runtime
 from midstream.agents.tools.signature import BadTool
@@ -29,7 +33,7 @@ from midstream.runs.contract import CallRecord, CorrectionRecord, Principal, Run
 from midstream.runs.port import Port
 from midstream_protocol.codec import iso_ms, json_safe
 from midstream_protocol.commands import InputBlock, TextBlock
-from midstream_protocol.events import InputRequired, RunStatusChanged
+from midstream_protocol.events import InputRequired, ObjectCreated, Payload, RunStatusChanged
 
 MAX_STATUS_CHARS: Final = 500
 
@@ -46,7 +50,15 @@ class ToolCallError(Exception):
 class Run:
     """One run, for an own loop. All methods raise `Stopping` when the run is to stop: let it through."""
 
-    def __init__(self, *, port: Port, agent: str, tools: Mapping[str, Tool], resources: Mapping[type, Any]) -> None:
+    def __init__(
+        self,
+        *,
+        port: Port,
+        agent: str,
+        tools: Mapping[str, Tool],
+        resources: Mapping[type, Any],
+        way_out: Passage,
+    ) -> None:
         start = port.start
         self.run_id: Final = start.run_id
         self.thread_id: Final = start.thread_id
@@ -60,7 +72,9 @@ class Run:
         self._port = port
         self._agent = agent
         self._tools = tools
-        self._runtime = Runtime(port=port, toolbox=Toolbox(tools, port), resources=resources)
+        self._runtime = Runtime(port=port, toolbox=Toolbox(tools, port), resources=resources, secrets=way_out.secrets)
+        self._hide = way_out.secrets.hide
+        self._style = SpeechStyle(text_filter=way_out.text_filter(lambda: {*tools, *port.client_tools}))
         self._step_id: str | None = None
         self._counts: dict[str, int] = {}
         self._said = sum(1 for record in port.journal if record.kind == "message")
@@ -75,7 +89,7 @@ class Run:
         """One message to the user, as it comes if `text` comes in pieces."""
         if self._next("say") <= self._said:
             return
-        speech = Speech(port=self._port, agent=self._agent, toolbox=None, step_id=self._step_id)
+        speech = Speech(port=self._port, agent=self._agent, toolbox=None, step_id=self._step_id, style=self._style)
         try:
             await speech.begin()
             if isinstance(text, str):
@@ -163,6 +177,22 @@ class Run:
                 await self._keep(name, json_safe(await value if isawaitable(value) else value))
         return self._kept[name]
 
+    async def object(self, kind: str, data: Any, *, object_id: str | None = None) -> str:
+        """Show something structured, once: `kind` says to clients what the JSON in `data` is. Returns its id.
+
+        The same `object_id` again replaces it. Raises `BadTool` for what cannot be an object.
+        """
+        count = self._next("object")
+        key = f"object:{count}"
+        if key not in self._kept:
+            object_id = object_id or f"obj_{count}"
+            try:
+                safe = checked_object(kind, data, object_id)
+            except ToolError as error:
+                raise BadTool(f"run.object: {error.text}") from error
+            await self._keep(key, object_id, ObjectCreated(object_id=object_id, kind=kind, data=self._hide(safe)))
+        return str(self._kept[key])
+
     async def status(self, text: str) -> None:
         """Say what the run does now."""
         shown = str(json_safe(text))[:MAX_STATUS_CHARS]
@@ -176,8 +206,9 @@ class Run:
         count = self._counts[what] = self._counts.get(what, 0) + 1
         return count
 
-    async def _keep(self, key: str, value: Any) -> None:
-        await self._port.record(journal=[JournalRecord(kind="once", key=key, data=msgspec.json.encode(value))])
+    async def _keep(self, key: str, value: Any, *shown: Payload) -> None:
+        kept = JournalRecord(kind="once", key=key, data=msgspec.json.encode(value))
+        await self._port.record(*shown, journal=[kept], step_id=self._step_id if shown else None)
         self._kept[key] = value
 
     def enter(self, step_id: str) -> None:
@@ -236,17 +267,27 @@ def agent(
 class OwnProgram:
     """An own loop's work on one run (`runs.contract.Program`)."""
 
-    def __init__(self, own: OwnAgent, *, resources: Mapping[type, Any]) -> None:
+    def __init__(self, own: OwnAgent, *, shared: Shared) -> None:
         self._own = own
-        self._resources = resources
+        self._shared = shared
+        self._resources = shared.resources
 
     async def run(self, port: Port) -> None:
+        way_out = self._shared.outlet.passage(port, agent=self._own.name)
+        port.through(way_out)
+        try:
+            await self._run(port, way_out)
+        except RunFailure as failure:
+            raise passed(failure, way_out) from failure.__cause__
+
+    async def _run(self, port: Port, way_out: Passage) -> None:
         own = self._own
         run = Run(
             port=port,
             agent=own.name,
             tools={tool.name: tool for tool in own.tools},
             resources=self._resources,
+            way_out=way_out,
         )
         port.check()
         step = await begin_step(port, agent=own.name, title="Continuing" if port.recovered else "Working")
@@ -255,7 +296,7 @@ class OwnProgram:
         result = await own.fn(**{own.run_parameter: run}, **given)
         await port.record(ended(step, "completed"), step_id=step.step_id)
         # It has returned: what comes now it cannot use.
-        await port.end(json_safe(result), return_corrections=True)
+        await port.end(way_out.leaving(json_safe(result)), return_corrections=True)
 
 
 def _decoded(port: Port, kind: str, type_: type[Any]) -> dict[str, Any]:

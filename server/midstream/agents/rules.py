@@ -28,7 +28,7 @@ class AgentRules:
         found = self._tools.get(tool)
         if found is None:
             return [FieldError(path="", code="unknown_tool", text="the agent has no such tool")]
-        if found.redact and (sent_back := hidden_in(dict(args), found.redact)):
+        if sent_back := hidden_in(dict(args)):
             text = "is hidden: leave the argument out, and it stays as it is"
             return [FieldError(path=place, code="hidden", text=text) for place in sorted(sent_back)]
         return check_arguments(found.arguments, found.input_schema, args)

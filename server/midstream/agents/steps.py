@@ -1,11 +1,15 @@
-"""The steps of a run that people see: one a turn, one more for each try of it."""
+"""The steps of a run that people see: one a stage, one a turn in it, one more for each try of a turn."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
+from midstream.log import JournalRecord
 from midstream.runs.port import Port
 from midstream_protocol.events import Payload, RunStatusChanged, RunStep
+
+Kind = Literal["plan", "stage", "turn", "retry"]
 
 
 async def begin_step(
@@ -13,11 +17,12 @@ async def begin_step(
     *,
     agent: str,
     title: str,
-    kind: Literal["turn", "retry"] = "turn",
+    kind: Kind = "turn",
     parent: str | None = None,
     attempt: int | None = None,
+    status: str | None = None,
 ) -> RunStep:
-    """Start a step and say what the run does now. Raises `Stopping`."""
+    """Start a step and say what the run does now: its title, or `status` ("" says nothing). Raises `Stopping`."""
     step = RunStep(
         step_id=port.new_id("step"),
         state="started",
@@ -27,12 +32,20 @@ async def begin_step(
         parent_step_id=parent,
         attempt=attempt,
     )
-    facts: list[Payload] = [step]
-    if not port.waiting:
-        # A program that begins again may find a question open: then the run still waits.
-        facts.append(RunStatusChanged(status="running", phase="working", text=title))
-    await port.record(*facts, step_id=step.step_id)
+    text = title if status is None else status
+    await begin(port, step, status=text, phase="planning" if kind == "plan" else "working")
     return step
+
+
+async def begin(
+    port: Port, step: RunStep, *, status: str, phase: str = "working", journal: Sequence[JournalRecord] = ()
+) -> None:
+    """Start this step, with the journal that belongs to it. Raises `Stopping`."""
+    facts: list[Payload] = [step]
+    if status and not port.waiting:
+        # A program that begins again may find a question open: then the run still waits.
+        facts.append(RunStatusChanged(status="running", phase=phase, text=status))
+    await port.record(*facts, journal=journal, step_id=step.step_id)
 
 
 def ended(step: RunStep, state: Literal["completed", "failed"]) -> RunStep:

@@ -41,6 +41,7 @@ from midstream_protocol.commands import (
     Command,
     CommandPayload,
     InputBlock,
+    ResumeFrom,
     RunLimits,
     RunStart,
 )
@@ -147,23 +148,28 @@ class Client:
     async def start(
         self,
         *,
-        input: str | list[InputBlock],  # noqa: A002 - the protocol's name
+        input: str | list[InputBlock] | None = None,  # noqa: A002 - the protocol's name
         agent: str | None = None,
         run_id: str | None = None,
         thread_id: str | None = None,
         if_busy: Literal["reject", "queue", "correct", "parallel"] | None = None,
+        resume: ResumeFrom | None = None,
         client_tools: list[ClientTool] | None = None,
         limits: RunLimits | None = None,
         on_abandon: Literal["continue", "pause"] | CancelAfter | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> Run:
-        """Start a run and follow it. Raises the refusal (`unknown_agent`, `busy`, …) or `Disconnected`."""
+        """Start a run and follow it; with `resume`, go on with one that failed.
+
+        Raises the refusal (`unknown_agent`, `busy`, …) or `Disconnected`.
+        """
         payload = RunStart(
             input=input,
             agent=agent,
             run_id=run_id,
             thread_id=thread_id,
             if_busy=if_busy,
+            resume=resume,
             client_tools=client_tools,
             limits=limits,
             on_abandon=on_abandon,

@@ -80,6 +80,10 @@ class Rest:
     async def agents(self) -> dict[str, Any]:
         return await self._get("/v1/agents")
 
+    async def thread(self, thread_id: str) -> dict[str, Any]:
+        """`{thread_id, title?, active?, queue, runs}`. Raises `NotFound`."""
+        return await self._get(f"/v1/threads/{quote(thread_id, safe='')}")
+
     async def view(self, run_id: str) -> View:
         return view_from_builtins(await self._get(_path(run_id)))
 

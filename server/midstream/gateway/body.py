@@ -50,6 +50,14 @@ def path_run_id(request: Request) -> str:
     return str(run_id)
 
 
+def path_thread_id(request: Request) -> str:
+    """Raises `NotFound` for what cannot be a thread's id."""
+    thread_id = request.path_params["thread_id"]
+    if not is_id(thread_id):
+        raise NotFound("there is no such thread, or it is not yours")
+    return str(thread_id)
+
+
 def query_int(request: Request, name: str, *, default: int, low: int, high: int = MAX_INTEGER) -> int:
     text = request.query_params.get(name)
     if text is None:

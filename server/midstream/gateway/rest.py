@@ -15,11 +15,20 @@ from starlette.types import ASGIApp
 
 from midstream.gateway.answers import RETRY_AFTER_S, HttpError, Json
 from midstream.gateway.auth import credentials_of
-from midstream.gateway.body import json_object, path_run_id, query_choice, query_cursor, query_id, query_int
+from midstream.gateway.body import (
+    json_object,
+    path_run_id,
+    path_thread_id,
+    query_choice,
+    query_cursor,
+    query_id,
+    query_int,
+)
 from midstream.gateway.errors import error_body, refusal_receipt
 from midstream.gateway.ndjson_sse import events
 from midstream.runs import Principal
 from midstream.tasks import spawn
+from midstream.telemetry import METRICS_TYPE, exposed
 from midstream_protocol.codec import decode_command
 from midstream_protocol.commands import CONNECTION_COMMANDS, Command, RunCancel, RunStart
 from midstream_protocol.errors import (
@@ -50,6 +59,7 @@ _LEFT_OUT: Final = frozenset({"v", "run_id", "command_id"})
 _STATUSES: Final[tuple[str, ...]] = get_args(RunStatus)
 
 _Endpoint = Callable[[Request, Principal], Awaitable[Response]]
+_Send = Callable[..., Awaitable[Receipt]]
 
 
 class Rest:
@@ -67,7 +77,9 @@ class Rest:
                 Route(f"{run}/events", self._known(self._events), methods=["GET"]),
                 Route(f"{run}/commands", self._known(self._command), methods=["POST"]),
                 Route(f"{run}/cancel", self._known(self._cancel), methods=["POST"]),
+                Route("/v1/threads/{thread_id}", self._known(self._thread), methods=["GET"]),
                 Route("/v1/agents", self._known(self._agents), methods=["GET"]),
+                Route("/metrics", self._known(_metrics), methods=["GET"]),
                 Route("/v1/schema", _schema, methods=["GET"]),
                 Route("/healthz", _healthy, methods=["GET"]),
                 Route("/readyz", self._ready, methods=["GET"]),
@@ -131,7 +143,7 @@ class Rest:
         if "command_id" not in fields:
             fields["command_id"] = _command_id(request)
         if fields.get("type") == RunStart.TYPE:
-            raise Malformed("run.start makes a new run: POST it to /v1/runs")
+            return await self._answer(request, principal, _resuming(fields), send=self._gateway.registry.start)
         return await self._answer(request, principal, fields)
 
     async def _cancel(self, request: Request, principal: Principal) -> Response:
@@ -141,7 +153,9 @@ class Rest:
         fields = {"type": RunCancel.TYPE, "command_id": command_id, "run_id": run_id, "payload": payload}
         return await self._answer(request, principal, fields)
 
-    async def _answer(self, request: Request, principal: Principal, fields: dict[str, Any]) -> Response:
+    async def _answer(
+        self, request: Request, principal: Principal, fields: dict[str, Any], *, send: _Send | None = None
+    ) -> Response:
         try:
             command = self._decode(fields)
             if command.type in CONNECTION_COMMANDS:
@@ -149,9 +163,9 @@ class Rest:
         except ProtocolError as error:
             if error.command_id is None and not is_id(fields.get("command_id")):
                 raise
-            refused = refusal_receipt(error, command_id=fields["command_id"], run_id=fields["run_id"])
+            refused = refusal_receipt(error, command_id=fields["command_id"], run_id=fields.get("run_id"))
             return Json(refused, status_code=error.status)
-        receipt = await self._settle(self._gateway.registry.submit, principal, command, request)
+        receipt = await self._settle(send or self._gateway.registry.submit, principal, command, request)
         if receipt is None:
             return _pending(command)
         status = 200 if receipt.status == "accepted" else http_status(receipt.code or "")
@@ -168,9 +182,7 @@ class Rest:
             max_tool_result_bytes=options.max_tool_result_bytes,
         )
 
-    async def _settle(
-        self, send: Callable[..., Awaitable[Receipt]], principal: Principal, command: Command, request: Request
-    ) -> Receipt | None:
+    async def _settle(self, send: _Send, principal: Principal, command: Command, request: Request) -> Receipt | None:
         """The receipt; None: it is taking long, and the command goes on without its caller."""
         client_id = query_id(request, "client_id")
 
@@ -206,6 +218,14 @@ class Rest:
             body["next_cursor"] = following
         return Json(body)
 
+    async def _thread(self, request: Request, principal: Principal) -> Response:
+        thread_id = path_thread_id(request)
+        thread = await self._gateway.registry.thread(principal, thread_id)
+        body: dict[str, Any] = {"thread_id": thread_id, "queue": thread.queue, "runs": thread.runs}
+        body |= {"title": thread.title.text} if thread.title is not None else {}
+        body |= {"active": thread.active} if thread.active is not None else {}
+        return Json(body)
+
     async def _events(self, request: Request, principal: Principal) -> Response:
         return await events(self._gateway, request, principal)
 
@@ -225,6 +245,11 @@ class Rest:
 
 async def _healthy(_request: Request) -> Response:
     return Json({"status": "ok"})
+
+
+async def _metrics(_request: Request, _principal: Principal) -> Response:
+    # Behind the token like all that tells of what goes on here; whoever scrapes can send one.
+    return Response(exposed(), media_type=METRICS_TYPE)
 
 
 async def _schema(_request: Request) -> Response:
@@ -247,6 +272,21 @@ def _schema_bytes() -> bytes:
 
 def _pending(command: Command) -> Response:
     return Json({"status": "pending", "command_id": command.command_id}, status_code=202)
+
+
+def _resuming(fields: dict[str, Any]) -> dict[str, Any]:
+    """A `run.start` at the run that it goes on with. Raises `Malformed` for any other."""
+    run_id, payload = fields.pop("run_id"), fields.get("payload")
+    payload = payload if isinstance(payload, dict) else {}
+    resume = payload.get("resume")
+    if resume is None:
+        raise Malformed("run.start makes a new run: POST it to /v1/runs, or say resume to go on with this one")
+    if isinstance(resume, dict):
+        named = resume.get("run_id")
+        if named not in (None, run_id):
+            raise Malformed("$.payload.resume.run_id: another run than the path's; leave it out")
+        fields["payload"] = {**payload, "resume": {**resume, "run_id": run_id}}
+    return fields
 
 
 def _summary(view: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ the registry takes the run up again from the log.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +14,7 @@ import structlog
 from midstream.clock import Clock
 from midstream.log import JournalRecord, Lease, Log, LogError
 from midstream.runs.beat import Beat, run_beat
+from midstream.runs.beyond import Beyond
 from midstream.runs.commands import Door
 from midstream.runs.contract import Limits, Program, Rules, RunFailure, StartRecord, Stopping
 from midstream.runs.inputs import ProgramEnded, Recovered, Tick
@@ -57,7 +58,7 @@ class Actor:
         program: Program | None,
         limits: Limits,
         clock: Clock,
-        history: Callable[[], Awaitable[list[list[JournalRecord]]]],
+        beyond: Beyond,
         recovered: bool,
     ) -> None:
         self.run: Final = run
@@ -92,7 +93,7 @@ class Actor:
             state=state,
             mailbox=self.mailbox,
             clock=clock,
-            history=history,
+            beyond=beyond,
         )
 
     @property
@@ -133,6 +134,12 @@ class Actor:
         self.mailbox.put_control(Tick())
         if self._task is not None:
             await asyncio.wait([self._task])
+
+    def lose(self) -> None:
+        """Another owns the run: stop at once. Nothing more of this actor could be written."""
+        if self._task is not None and self.failure is None and not self.ended:
+            self.failure = LogError("another owns the run")
+            self._task.cancel()
 
     # -- the loop
 

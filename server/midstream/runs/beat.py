@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from midstream.log import Batch, JournalRecord, StoredReceipt
+from midstream.runs.apply import apply, apply_journal, apply_receipt
 from midstream.runs.coalesce import coalesce
 from midstream.runs.commands import Door, refused
 from midstream.runs.contract import BadDraft, Stopping
@@ -17,7 +18,7 @@ from midstream.runs.decide import AGAIN, decide
 from midstream.runs.drafts import may_begin
 from midstream.runs.inputs import Asked, Decision, Drafted, End, Input
 from midstream.runs.mailbox import Posted
-from midstream.runs.state import RunState, apply, apply_journal, apply_receipt
+from midstream.runs.state import RunState
 from midstream_protocol.codec import event_bytes, iso_ms
 from midstream_protocol.errors import ProtocolError
 from midstream_protocol.events import Origin, Payload
@@ -137,7 +138,7 @@ def _take(door: Door, decision: Decision, encoded: list[bytes], beat: Beat) -> N
     for planned in decision.events:
         seq = state.head + 1
         beat.payloads.append((seq, planned.payload))
-        apply(state, seq, planned.payload, door.now_ms)
+        apply(state, seq, planned.payload, door.now_ms, step_id=planned.step_id)
     for record in decision.journal:
         beat.journal.append(record)
         apply_journal(state, record, live=True)

@@ -22,9 +22,12 @@ from midstream_protocol.events import (
     MessageSuperseded,
     Outcome,
     Payload,
+    PlanUpdated,
     RunCancelled,
     RunCompleted,
     RunFailed,
+    Todo,
+    TodoStatus,
     ToolFailed,
     ToolRequested,
 )
@@ -50,8 +53,16 @@ def close_all(state: RunState, *, why: str) -> list[Planned]:
         if call.tool_call_id not in dropped
     ]
     closings += [msgspec.structs.replace(step, state="failed") for step in state.steps.values()]
+    closings += _close_plan(state.plan or (), reason=why)
     closings += return_corrections(state, reason=why)
     return [Planned(payload=payload) for payload in closings]
+
+
+def _close_plan(plan: tuple[Todo, ...], *, reason: str) -> list[Payload]:
+    """What had begun has failed, what had not is skipped."""
+    closed: dict[TodoStatus, TodoStatus] = {"in_progress": "failed", "pending": "skipped"}
+    todos = [msgspec.structs.replace(todo, status=closed.get(todo.status, todo.status)) for todo in plan]
+    return [PlanUpdated(todos=todos, reason=reason)] if tuple(todos) != plan else []
 
 
 def close_message(message: OpenMessage, *, reason: str) -> Payload:
@@ -102,7 +113,8 @@ def failed(
     state: RunState, *, code: str, text: str, retryable: bool, error_id: str, resume: Any = None
 ) -> list[Planned]:
     closings = close_all(state, why="run_failed")
-    done = [f"{call.tool}: {call.label}" for call in state.calls.values() if call.outcome == "completed"]
+    done = [todo.title for todo in state.plan or () if todo.status == "completed"]
+    done += [f"{call.tool}: {call.label}" for call in state.calls.values() if call.outcome == "completed"]
     return [
         *closings,
         _signed(

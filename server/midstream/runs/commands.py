@@ -13,7 +13,7 @@ import msgspec
 
 from midstream.log import JournalRecord
 from midstream.runs.closing import close_question
-from midstream.runs.contract import CallRecord, Limits, ResultRecord, Rules
+from midstream.runs.contract import AskedRecord, CallRecord, Limits, ResultRecord, Rules
 from midstream.runs.drafts import HELD_FOR_APPROVAL, resumed
 from midstream.runs.inputs import Asked, Decision, Planned
 from midstream.runs.state import Answer, CallState, OpenQuestion, RunState
@@ -177,7 +177,7 @@ def _cancel_call(state: RunState, asked: Asked, ask: RunCancel, call_id: str) ->
     return [effect, *closings]
 
 
-def _correct(door: Door, asked: Asked, _decision: Decision) -> list[Payload]:
+def _correct(door: Door, asked: Asked, decision: Decision) -> list[Payload]:
     state, ask = door.state, _payload(asked, RunCorrect)
     if state.ended:
         raise RunEnded("the run has ended: start a new run in its thread")
@@ -193,6 +193,9 @@ def _correct(door: Door, asked: Asked, _decision: Decision) -> list[Payload]:
     events: list[Payload] = [
         CorrectionAccepted(correction_id=correction_id, text=ask.text, mode=ask.mode, step_id=ask.step_id)
     ]
+    if ask.replan:
+        data = msgspec.json.encode(AskedRecord(replan=True))
+        decision.journal.append(JournalRecord(kind="asked", key=correction_id, data=data))
     if state.waits_for_approval():
         events.append(CorrectionHeld(correction_id=correction_id, text=ask.text, reason=HELD_FOR_APPROVAL))
     return events

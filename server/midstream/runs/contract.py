@@ -31,7 +31,8 @@ class Principal(Struct, kw_only=True, frozen=True):
 class StartRecord(Struct, kw_only=True, frozen=True, omit_defaults=True):
     """The first journal record of a run (kind `start`): all that its program may know before it begins.
 
-    `secret` (hex) keys the run's argument digests. `previous` are the thread's ended runs, oldest first.
+    `secret` (hex) keys the run's argument digests. `previous` are the thread's ended runs, oldest first. `resume` is
+    the id of the run that this one goes on with; `title` is the title that the thread had.
     """
 
     run_id: str
@@ -45,6 +46,12 @@ class StartRecord(Struct, kw_only=True, frozen=True, omit_defaults=True):
     limits: RunLimits | None = None
     metadata: dict[str, Any] | None = None
     previous: tuple[str, ...] = ()
+    resume: str | None = None
+    title: str | None = None
+
+
+GO_ON: Final = "Go on from where the run before stopped."
+"""The input of a start that has none of its own, because it resumes a run."""
 
 
 class CallRecord(Struct, kw_only=True, frozen=True):
@@ -68,6 +75,14 @@ class ResultRecord(Struct, kw_only=True, frozen=True, omit_defaults=True):
     value: Any = None
     error: str | None = None
     text: str | None = None
+
+
+class AskedRecord(Struct, kw_only=True, frozen=True):
+    """Journal kind `asked`, key = correction_id: what its sender wants beside what its event says. Written only when
+    there is something.
+    """
+
+    replan: bool
 
 
 class CorrectionRecord(Struct, kw_only=True, frozen=True, omit_defaults=True):

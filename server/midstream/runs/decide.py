@@ -148,7 +148,7 @@ def _recovered(door: Door, item: Recovered) -> Decision:
     if state.recoveries >= door.limits.max_recoveries:
         text = "The run was interrupted again and again without getting further."
         return Decision(events=failed(state, code="crash_loop", text=text, retryable=True, error_id=""))
-    waiting = state.log_status() == "waiting"
+    waiting = state.rests()
     payloads: list[Payload] = []
     if not waiting:
         payloads.append(

@@ -199,7 +199,7 @@ def _status(_state: RunState, p: RunStatusChanged) -> str | None:
 
 
 def _plan_there(state: RunState, _p: PlanUpdated) -> str | None:
-    return None if state.planned else "there is no plan yet"
+    return None if state.plan is not None else "there is no plan yet"
 
 
 def _call_open(state: RunState, p: Any) -> str | None:

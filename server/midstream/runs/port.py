@@ -8,14 +8,15 @@ tool result. `EMITTED` names the types that `emit` takes; everything else must b
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from midstream.clock import Clock
 from midstream.log import JournalRecord, LogError
-from midstream.runs.contract import BadDraft, Filter, StartRecord, Stopping
+from midstream.runs.beyond import Beyond
+from midstream.runs.contract import BadDraft, Filter, RunFailure, StartRecord, Stopping
 from midstream.runs.inputs import Drafted, End, Input, TakeCorrections
 from midstream.runs.state import Answer, CallState, CorrectionState, RunState
 from midstream_protocol.codec import json_safe
@@ -29,6 +30,7 @@ from midstream_protocol.events import (
     Payload,
     ReasoningDelta,
     RunStatusChanged,
+    RunStep,
     ToolPreparing,
     ToolProgress,
     ToolRequested,
@@ -57,6 +59,9 @@ EMITTED: Final = frozenset(
 Question = ApprovalRequired | InputRequired | ToolRequested
 
 
+T = TypeVar("T")
+
+
 class Port:
     """One program's door to its run. Safe to use from all tasks of that program."""
 
@@ -69,7 +74,7 @@ class Port:
         state: RunState,
         mailbox: "Mailbox",
         clock: Clock,
-        history: Callable[[], Any],
+        beyond: Beyond,
     ) -> None:
         self.start: Final = start
         self.journal: Final = tuple(journal)
@@ -79,7 +84,7 @@ class Port:
         self.clock: Final = clock
         self._state = state
         self._mailbox = mailbox
-        self._history = history
+        self._beyond = beyond
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
         self._interrupts: list[Callable[[], None]] = []
         self._call_cancels: dict[str, Callable[[], None]] = {}
@@ -200,6 +205,11 @@ class Port:
         """Whether a question to people is open."""
         return self._state.waits_for_people()
 
+    @property
+    def open_steps(self) -> list[RunStep]:
+        """The steps that have not ended, as they were started."""
+        return list(self._state.steps.values())
+
     def call(self, tool_call_id: str) -> CallState | None:
         return self._state.calls.get(tool_call_id)
 
@@ -241,9 +251,30 @@ class Port:
         return new_id(prefix)
 
     async def history(self) -> list[list[JournalRecord]]:
-        """The journals of the thread's runs before this one, oldest first."""
-        found: list[list[JournalRecord]] = await self._history()
-        return found
+        """The journals of the thread's runs before this one, oldest first.
+
+        Raises `RunFailure` when they cannot be read, as the next three do.
+        """
+        return await self._outside(self._beyond.history())
+
+    async def written(self) -> list[JournalRecord]:
+        """The run's own journal as it is by now: for what is too large to be kept in memory."""
+        return await self._outside(self._beyond.written())
+
+    async def resumed(self) -> list[JournalRecord] | None:
+        """The journal of the run that this one goes on with (`start.resume`); None: with none, or it is gone."""
+        return await self._outside(self._beyond.resumed())
+
+    async def claim_title(self, text: str) -> bool:
+        """Give the thread its title, once. False: it has one from another run. Again, after a crash, is no harm."""
+        return await self._outside(self._beyond.claim_title(text))
+
+    async def _outside(self, answer: Awaitable[T]) -> T:
+        try:
+            return await answer
+        except LogError as error:
+            # If this run's own log is gone too, this end cannot be written either, and the run goes on later.
+            raise RunFailure("unavailable", "The thread cannot be read now.", retryable=True) from error
 
     # -- being told
 

@@ -24,3 +24,7 @@ class RecentCommands:
         self._runs.move_to_end(key)
         if len(self._runs) > self._keep:
             self._runs.popitem(last=False)
+
+    def forget(self, principal_id: str, command_id: str) -> None:
+        """The command had no effect where it went, and goes elsewhere."""
+        self._runs.pop((principal_id, command_id), None)

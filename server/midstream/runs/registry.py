@@ -26,7 +26,7 @@ from midstream.runs.starting import Starter, text_only
 from midstream.runs.subscription import Subscription
 from midstream.runs.supervisor import Supervisor, start_record
 from midstream.runs.tail import Feed
-from midstream.runs.threads import queue_position
+from midstream.runs.threads import Thread, queue_position
 from midstream_protocol.codec import iso_ms
 from midstream_protocol.commands import ClientTool, Command, RunCorrect, RunStart
 from midstream_protocol.errors import Conflict, Draining, NotFound, ProtocolError, RunEnded, Unavailable
@@ -106,10 +106,18 @@ class Registry:
             if self.draining:
                 raise Draining("this server is going down: start the run again in a moment")
             started = await self._starter.start(principal, command, client_id=client_id, live=self.live_runs)
+            while (corrected := started.correct) is not None:
+                receipt = await self._correct_instead(principal, command, corrected, client_id=client_id)
+                if receipt.code not in (RunEnded.code, NotFound.code):
+                    return receipt
+                # The run ended before it could be corrected, or was never made: whoever has its thread now is
+                # corrected, or nobody has, and the start is one.
+                self._recent.forget(principal.id, command.command_id)
+                started = await self._starter.start(
+                    principal, command, client_id=client_id, live=self.live_runs, lost=corrected
+                )
         except (ProtocolError, LogError) as error:
             return refused(command, _wire(error))
-        if started.correct is not None:
-            return await self._correct_instead(principal, command, started.correct, client_id=client_id)
         if started.fresh is not None and not self.draining:
             fresh_run = started.fresh
             self._living.take_up(fresh_run.loaded, fresh_run.state, fresh_run.lease, recovered=None)
@@ -155,6 +163,7 @@ class Registry:
             actor = self._living.actors.get(run)
             if actor is None or actor.ended:
                 # An actor that has ended waits for its program; nobody has to wait with it.
+                await self._living.threads.making.over(run)
                 header = await self._living.header(run)
                 if header.status in TERMINAL_STATUSES:
                     self._recent.note(principal.id, command.command_id, run)
@@ -279,6 +288,16 @@ class Registry:
             return await self._view_now(feed)
         except LogError as error:
             raise _wire(error) from error
+
+    async def thread(self, principal: Principal, thread_id: str) -> Thread:
+        """The thread as it is now. Raises `NotFound` for one never used, `Unavailable`."""
+        try:
+            found = await self._living.threads.find(namespace(principal.id), thread_id)
+        except LogError as error:
+            raise _wire(error) from error
+        if found is None:
+            raise NotFound("there is no such thread, or it is not yours")
+        return found
 
     async def list_runs(
         self,

@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Struct, field
 
 from midstream.log import Loaded, Log, LogUnavailable, Reset
-from midstream.runs.state import RunState, apply, apply_journal, apply_receipt
+from midstream.runs.apply import apply, apply_journal, apply_receipt
+from midstream.runs.state import RunState
 from midstream_protocol.codec import parse_iso
 from midstream_protocol.events import EVENTS, Event, Origin
 from midstream_protocol.view import View, fold_all
@@ -73,7 +74,7 @@ async def load_state(log: Log, loaded: Loaded, *, run_id: str) -> RunState:
         for data in events:
             event = own_event(data)
             if event.type in EVENTS:
-                apply(state, event.seq, event.payload, parse_iso(event.ts))
+                apply(state, event.seq, event.payload, parse_iso(event.ts), step_id=event.step_id)
             else:
                 state.head = event.seq
     for receipt in loaded.receipts:

@@ -22,17 +22,18 @@ from midstream.log import (
     StoredReceipt,
     VersionConflict,
 )
-from midstream.runs.contract import Agents, Limits, Offered, Principal, StartRecord
+from midstream.runs.apply import apply, apply_journal, apply_receipt
+from midstream.runs.contract import GO_ON, Agents, Limits, Offered, Principal, StartRecord
 from midstream.runs.keys import derived_id, namespace, store_key
 from midstream.runs.listing import RunList
 from midstream.runs.replay import own_event
-from midstream.runs.state import RunState, apply, apply_journal, apply_receipt
+from midstream.runs.resuming import Resumed, resumed_by
+from midstream.runs.state import RunState
 from midstream.runs.threads import Place, Thread, Threads, decide_thread
 from midstream_protocol.codec import event_bytes, iso_ms
 from midstream_protocol.commands import Command, RunStart, TextBlock
-from midstream_protocol.errors import Conflict, InvalidArgs, ProtocolError, QuotaExceeded, TooLarge, UnknownAgent
+from midstream_protocol.errors import Busy, Conflict, InvalidArgs, ProtocolError, QuotaExceeded, TooLarge, UnknownAgent
 from midstream_protocol.events import (
-    TERMINAL_STATUSES,
     MessageCompleted,
     Origin,
     Payload,
@@ -41,8 +42,6 @@ from midstream_protocol.events import (
 )
 from midstream_protocol.frames import Receipt
 from midstream_protocol.ids import new_id
-
-_NOT_YET = "is not offered by this version: leave it out"
 
 
 class Fresh(Struct, kw_only=True, frozen=True):
@@ -85,25 +84,35 @@ class Starter:
         self._owner = owner
         self._key = key
 
-    async def start(self, principal: Principal, command: Command, *, client_id: str | None, live: int) -> Started:
-        """Make the run, or find it. Raises `ProtocolError` (nothing was made), `LogError`."""
+    async def start(
+        self, principal: Principal, command: Command, *, client_id: str | None, live: int, lost: str | None = None
+    ) -> Started:
+        """Make the run, or find it. Raises `ProtocolError` (nothing was made), `LogError`.
+
+        `lost`: the run that this start was to correct, which takes no corrections any more.
+        """
         ask = command.payload
         assert isinstance(ask, RunStart)
-        agent = self._checked(ask)
+        resumed = await resumed_by(ask, principal_id=principal.id, log=self._store.log)
+        agent = self._checked(ask, resumed)
         run_id = ask.run_id or self._derived("run", principal, command)
-        thread_id = ask.thread_id or self._derived("thread", principal, command)
+        thread_id = ask.thread_id or (resumed.thread_id if resumed else self._derived("thread", principal, command))
         run = store_key(principal.id, run_id)
         print_ = hashlib.sha256(msgspec.json.encode(ask, order="deterministic")).hexdigest()
         corrected = await self._claim_command(principal, command, run, made_by_client=ask.run_id is not None)
-        if corrected is not None:
+        if corrected is not None and corrected != lost:
             return _corrects(command, corrected)
+        if corrected is not None:
+            await self._store.records.put(f"start.{namespace(principal.id)}", command.command_id, run.encode())
         existing = await self._existing(run)
         if existing is not None:
             return await self._found(existing, command, print_)
         if live >= self._limits.max_live_runs:
             raise QuotaExceeded("this server has as many runs as it may have: try again when one has ended")
         with self._threads.making.start(run):
-            return await self._make(principal, command, ask, agent, (run_id, thread_id), print_, client_id=client_id)
+            return await self._make(
+                principal, command, ask, agent, (run_id, thread_id), print_, client_id=client_id, lost=lost
+            )
 
     async def _make(  # noqa: PLR0917 - private: one call, taken out of `start`
         self,
@@ -115,6 +124,7 @@ class Starter:
         print_: str,
         *,
         client_id: str | None,
+        lost: str | None,
     ) -> Started:
         run_id, thread_id = ids
         space = namespace(principal.id)
@@ -122,8 +132,10 @@ class Starter:
         place = await self._place(space, thread_id, run_id, if_busy=ask.if_busy or "reject")
         if place.kind == "correct":
             assert place.active is not None
-            if not isinstance(ask.input, str):
+            if not isinstance(ask.input, str) or ask.resume is not None:
                 raise text_only()
+            if place.active == lost:
+                raise Busy("the run of this thread is about to end: send the start again in a moment")
             # Written down before it is done: the same start, sent again when that run is over, must not start another.
             corrects = f"{_CORRECTS}{place.active}".encode()
             await self._store.records.put(f"start.{space}", command.command_id, corrects)
@@ -136,13 +148,15 @@ class Starter:
             thread_id=thread_id,
             agent=agent,
             principal=principal,
-            input=ask.input,
+            input=GO_ON if ask.input is None else ask.input,
             secret=secrets.token_hex(32),
             created_ms=created_ms,
             client_id=client_id,
             limits=ask.limits,
             metadata=ask.metadata,
             previous=place.previous,
+            resume=None if ask.resume is None else ask.resume.run_id,
+            title=place.title,
         )
         receipt = Receipt(
             command_id=command.command_id,
@@ -211,18 +225,16 @@ class Starter:
         )
         return Started(receipt=receipt, fresh=Fresh(loaded=loaded, state=state, lease=created.lease))
 
-    def _checked(self, ask: RunStart) -> str:
+    def _checked(self, ask: RunStart, resumed: Resumed | None) -> str:
         """The agent's name. Raises what is wrong with the request as a whole."""
-        agent = ask.agent or self._agents.default
+        agent = resumed.agent if resumed is not None else ask.agent or self._agents.default
         rules = self._agents.rules(agent)
         if rules is None:
             raise UnknownAgent(f"there is no agent “{agent}”: one of {', '.join(self._agents.names())}")
         if len(input_text(ask).encode()) > self._limits.max_input_bytes:
             raise TooLarge(f"the input may have {self._limits.max_input_bytes} bytes of text")
-        if ask.resume is not None:
-            raise InvalidArgs(f"resume {_NOT_YET}")
         if ask.on_abandon not in (None, "continue"):
-            raise InvalidArgs(f"on_abandon other than continue {_NOT_YET}")
+            raise InvalidArgs("on_abandon other than continue is not offered by this version: leave it out")
         taken = [tool.name for tool in ask.client_tools or () if rules.is_server_tool(tool.name)]
         if taken:
             raise Conflict(f"the agent has its own tool of this name: {', '.join(taken)}")
@@ -288,7 +300,7 @@ class Starter:
         while True:
             thread = await self._threads.get(space, thread_id)
             if thread.active is not None and thread.active not in active_ended:
-                active_ended[thread.active] = await self._over(f"{space}.{thread.active}")
+                active_ended[thread.active] = await self._threads.over(f"{space}.{thread.active}")
 
             def change(now: Thread) -> Thread:
                 known = now.active is None or now.active in active_ended
@@ -304,11 +316,6 @@ class Starter:
             except _Moved:
                 continue
             return chosen[0]
-
-    async def _over(self, run: str) -> bool:
-        """Whether the run that holds a thread does so in vain: it has ended, or it was never made."""
-        header = await self._existing(run)
-        return run not in self._threads.making if header is None else header.status in TERMINAL_STATUSES
 
     def _derived(self, prefix: str, principal: Principal, command: Command) -> str:
         return derived_id(prefix, key=self._key, principal_id=principal.id, command_id=command.command_id)
@@ -328,7 +335,7 @@ def _corrects(command: Command, run_id: str) -> Started:
 
 def text_only() -> ProtocolError:
     """The refusal of `if_busy: correct` with an input that is more than words."""
-    return Conflict("only text can correct a run: say if_busy: queue or parallel")
+    return Conflict("only text can correct a run, and no resume: say if_busy: queue or parallel")
 
 
 def _reused() -> ProtocolError:
@@ -341,6 +348,8 @@ def _conflict() -> ProtocolError:
 
 def input_text(ask: RunStart) -> str:
     """The words of an input, for people."""
+    if ask.input is None:
+        return GO_ON
     if isinstance(ask.input, str):
         return ask.input
     return "\n".join(block.text for block in ask.input if isinstance(block, TextBlock))

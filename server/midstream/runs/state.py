@@ -1,59 +1,30 @@
-"""A run's working state, and `apply`: the one function that changes it. Pure: no clock, no I/O, no ids of its own.
-
-The state is a fold of the run's events and journal and of nothing else, so it is the same after a crash as before it
-(tests/runs/test_properties.py holds it to that). It is changed in place: the actor owns it, and drops it whole when a
-write fails. What clients see of a run is another fold of the same events: `midstream_protocol.view`.
+"""A run's working state, and the questions asked of it. Pure; `apply` changes it (see apply.py), in place: the actor
+owns it, and drops it whole when a write fails.
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-import msgspec
 from msgspec import Struct
 
-from midstream.log import JournalRecord, StoredReceipt
-from midstream.runs.contract import CallRecord, Offered, ResultRecord
-from midstream_protocol.codec import parse_iso
+from midstream.log import StoredReceipt
+from midstream.runs.contract import ResultRecord
 from midstream_protocol.commands import ClientTool
 from midstream_protocol.events import (
-    TERMINAL_TYPES,
     ApprovalRequired,
-    ApprovalResolved,
     CancelMode,
-    CorrectionAccepted,
-    CorrectionApplied,
-    CorrectionHeld,
     CorrectionMode,
-    CorrectionReturned,
-    CorrectionRevoked,
     Effect,
     InputRequired,
-    InputResolved,
-    MessageCompleted,
-    MessageDelta,
-    MessageStarted,
-    MessageSuperseded,
     Outcome,
-    Payload,
-    PlanCreated,
-    RecoveryStarted,
-    RunCancelling,
-    RunStarted,
-    RunStatusChanged,
     RunStep,
-    ToolCompleted,
-    ToolFailed,
-    ToolPending,
-    ToolPreparing,
+    Todo,
     ToolRequested,
-    ToolStarted,
     Usage,
-    UsageUpdated,
 )
 
-# -- the state
+Question = ApprovalRequired | InputRequired | ToolRequested
 
 
 class Answer(Struct, kw_only=True, frozen=True, omit_defaults=True):
@@ -82,6 +53,8 @@ class CorrectionState(Struct, kw_only=True):
     state: Literal["accepted", "held", "applied", "returned", "revoked"]
     preempts: bool
     """It came in as `now` while a message was being written: that message is interrupted for it."""
+    asked_replan: bool = False
+    """Its sender wants the plan made anew."""
 
 
 @dataclass(slots=True)
@@ -111,8 +84,12 @@ class OpenQuestion:
     """What waits for somebody: an approval, an input, or a client-run tool."""
 
     key: str
-    payload: ApprovalRequired | InputRequired | ToolRequested
+    payload: Question
     expires_ms: int
+    step_id: str | None = None
+    """The step in which it was asked."""
+    todo_id: str | None = None
+    """The todo that step was part of."""
 
 
 @dataclass(slots=True)
@@ -144,6 +121,9 @@ def input_of(tool_call_id: str) -> str:
     return f"input_{hashlib.sha256(tool_call_id.encode()).hexdigest()[:24]}"
 
 
+SYSTEM: Final = "system"
+"""`by` when no person did it."""
+
 NO_USAGE: Final = Usage(input_tokens=0, output_tokens=0, cached_input_tokens=0, total_tokens=0, by_model={})
 
 
@@ -168,6 +148,8 @@ class RunState:
     tool_values: dict[str, ResultRecord] = field(default_factory=dict)
     """Results of client-run tools that their program has not read yet."""
     corrections: dict[str, CorrectionState] = field(default_factory=dict)
+    replans: set[str] = field(default_factory=set)
+    """Ids of corrections that ask for a new plan."""
     cancelling: Cancelling | None = None
     call_cancels: set[str] = field(default_factory=set)
     grants: dict[str, str] = field(default_factory=dict)
@@ -175,7 +157,8 @@ class RunState:
     usage: Usage = NO_USAGE
     recoveries: int = 0
     """Recoveries since the last progress."""
-    planned: bool = False
+    plan: tuple[Todo, ...] | None = None
+    """None: there was never one."""
     spent: set[str] = field(default_factory=set)
     """Ids of messages, steps and dropped calls that are over (`message:…`, `step:…`, `call:…`): none comes again."""
     receipts: dict[str, StoredReceipt] = field(default_factory=dict)
@@ -242,285 +225,44 @@ class RunState:
         """
         if self.ended or self.status == "queued":
             return self.status
+        return "waiting" if self.rests() and not self._ready() else "running"
+
+    def rests(self) -> bool:
+        """Whether all that was begun waits for somebody's answer."""
         if not self.questions or self.message or self.cancelling is not None:
-            return "running"
+            return False
         # A call whose repetition a person is asked about is not under way, whatever its events say so far.
-        busy = any(
-            c.state in ("running", "background") and self.open_approval_of(c.tool_call_id) is None
-            for c in self.calls.values()
-        )
-        return "running" if busy else "waiting"
+        if any(self.question_of(call.tool_call_id) is None for call in self.open_calls()):
+            return False
+        questions = self.questions.values()
+        if any(question.step_id is None for question in questions):
+            # Whose question it is cannot be told: then it is the question of all.
+            return True
+        parents = {step.parent_step_id for step in self.steps.values()}
+        at_work = [(step_id, self.todo_of(step_id)) for step_id in self.steps if step_id not in parents]
+        begun = {todo_id for _, todo_id in at_work}
+        # Of a stage that was cut off only its todo is left.
+        at_work += [("", t.id) for t in self.plan or () if t.status == "in_progress" and t.id not in begun]
+        asked = {question.step_id for question in questions}
+        # A question outlives its step when the server dies; then it is its todo's, or that of a run without a plan.
+        left = {question.todo_id for question in questions if question.step_id not in self.steps}
+        return all(step_id in asked or todo_id in left for step_id, todo_id in at_work)
+
+    def todo_of(self, step_id: str | None) -> str | None:
+        """The todo that this open step is part of."""
+        while step_id is not None and (step := self.steps.get(step_id)) is not None:
+            if step.todo_id is not None:
+                return step.todo_id
+            step_id = step.parent_step_id
+        return None
+
+    def _ready(self) -> bool:
+        """Whether a todo may begin that has not begun."""
+        over = {todo.id for todo in self.plan or () if todo.status in ("completed", "failed", "skipped")}
+        return any(todo.status == "pending" and over.issuperset(todo.depends_on or ()) for todo in self.plan or ())
 
     def wake_at(self) -> int | None:
         """Unix ms of the next deadline that is in the log."""
         if not self.questions or self.ended:
             return None
         return min(question.expires_ms for question in self.questions.values())
-
-
-# -- apply
-
-_PROGRESS: Final = frozenset(
-    cls.TYPE for cls in (MessageCompleted, ToolCompleted, ToolFailed, ApprovalResolved, InputResolved)
-)
-
-
-def apply(state: RunState, seq: int, payload: Payload, ts_ms: int) -> None:
-    """Move `state` over the event `seq`, which happened at `ts_ms` (Unix milliseconds)."""
-    state.head = seq
-    kind = payload.TYPE
-    step = _STEPS.get(kind)
-    if step is not None:
-        step(state, payload, seq, ts_ms)
-    if kind in _PROGRESS:
-        state.recoveries = 0
-    elif kind in TERMINAL_TYPES:
-        state.ended = True
-        state.status = kind.removeprefix("run.")
-
-
-def apply_journal(state: RunState, record: JournalRecord, *, live: bool) -> None:
-    """Take from the journal what `decide` needs. `live` False: the record is from before this actor's program."""
-    if record.kind == "call":
-        call = msgspec.json.decode(record.data, type=CallRecord)
-        state.call_args[record.key] = call.args
-    elif record.kind == "offer":
-        offered = msgspec.json.decode(record.data, type=Offered)
-        for tool in offered.tools:
-            state.hosts[tool.name] = Host(client_id=offered.client_id, tool=tool)
-    elif record.kind == "result" and live and record.key in state.calls and state.calls[record.key].client_id:
-        state.tool_values[record.key] = msgspec.json.decode(record.data, type=ResultRecord)
-
-
-def apply_receipt(state: RunState, receipt: StoredReceipt) -> None:
-    state.receipts[receipt.command_id] = receipt
-
-
-Step = Callable[[RunState, Any, int, int], None]
-
-
-def _run_started(state: RunState, p: RunStarted, _seq: int, ts_ms: int) -> None:
-    state.agent = p.agent
-    state.thread_id = p.thread_id
-    state.created_ms = ts_ms
-
-
-def _run_status(state: RunState, p: RunStatusChanged, _seq: int, _ts: int) -> None:
-    state.status = p.status
-    state.phase = p.phase
-
-
-def _run_step(state: RunState, p: RunStep, _seq: int, _ts: int) -> None:
-    if p.state == "started":
-        state.steps[p.step_id] = p
-    else:
-        state.steps.pop(p.step_id, None)
-        state.spent.add(f"step:{p.step_id}")
-
-
-def _run_cancelling(state: RunState, p: RunCancelling, _seq: int, ts_ms: int) -> None:
-    if p.tool_call_id is not None:
-        state.call_cancels.add(p.tool_call_id)
-        return
-    before = state.cancelling
-    forced = before is not None and before.mode == "now"
-    # The first who asked for this mode is who did it; asking again only hurries it.
-    since = before.since_ms if before is not None and before.mode == p.mode else ts_ms
-    state.cancelling = Cancelling(mode=p.mode, by=p.by, reason=p.reason, since_ms=since, forced=forced)
-
-
-def _message_started(state: RunState, p: MessageStarted, _seq: int, _ts: int) -> None:
-    state.message[p.message_id] = OpenMessage(message_id=p.message_id, text=[])
-
-
-def _message_delta(state: RunState, p: MessageDelta, _seq: int, _ts: int) -> None:
-    state.message[p.message_id].text.append(p.text)
-
-
-def _message_completed(state: RunState, p: MessageCompleted, _seq: int, _ts: int) -> None:
-    state.message.pop(p.message_id, None)
-    state.spent.add(f"message:{p.message_id}")
-
-
-def _message_superseded(state: RunState, p: MessageSuperseded, _seq: int, _ts: int) -> None:
-    state.message.pop(p.message_id, None)
-    state.spent.add(f"message:{p.message_id}")
-    for call in state.dropped_with(p.message_id):
-        del state.calls[call.tool_call_id]
-        state.spent.add(f"call:{call.tool_call_id}")
-
-
-def _call(  # noqa: PLR0917 - private, and always called with all six
-    state: RunState, tool_call_id: str, tool: str, label: str, message_id: str | None, ts_ms: int
-) -> CallState:
-    call = state.calls.get(tool_call_id)
-    if call is None:
-        call = state.calls[tool_call_id] = CallState(
-            tool_call_id=tool_call_id,
-            tool=tool,
-            label=label,
-            message_id=message_id,
-            state="preparing",
-            opened_ms=ts_ms,
-        )
-    return call
-
-
-def _tool_preparing(state: RunState, p: ToolPreparing, _seq: int, ts_ms: int) -> None:
-    _call(state, p.tool_call_id, p.tool, p.label, p.message_id, ts_ms)
-
-
-def _tool_started(state: RunState, p: ToolStarted, seq: int, ts_ms: int) -> None:
-    call = _call(state, p.tool_call_id, p.tool, p.label, p.message_id, ts_ms)
-    call.label = p.label
-    call.state, call.outcome, call.attempt, call.args_digest = "running", "unknown", p.attempt, p.args_digest
-    call.opened_ms, call.started_seq = ts_ms, seq
-
-
-def _tool_requested(state: RunState, p: ToolRequested, seq: int, ts_ms: int) -> None:
-    call = _call(state, p.tool_call_id, p.tool, p.label, p.message_id, ts_ms)
-    call.label = p.label
-    call.state, call.outcome, call.client_id = "requested", "unknown", p.client_id
-    call.opened_ms, call.started_seq = ts_ms, seq
-    state.questions[p.tool_call_id] = OpenQuestion(key=p.tool_call_id, payload=p, expires_ms=parse_iso(p.expires_at))
-
-
-def _tool_pending(state: RunState, p: ToolPending, _seq: int, _ts: int) -> None:
-    state.calls[p.tool_call_id].state = "background"
-
-
-def _tool_completed(state: RunState, p: ToolCompleted, seq: int, _ts: int) -> None:
-    call = state.calls[p.tool_call_id]
-    call.state, call.outcome, call.ended_seq = "completed", "completed", seq
-    if state.questions.pop(p.tool_call_id, None) is not None:
-        state.answers[p.tool_call_id] = Answer(
-            kind=ToolRequested, key=p.tool_call_id, seq=seq, decision="completed", by=call.client_id or ""
-        )
-
-
-def _tool_failed(state: RunState, p: ToolFailed, seq: int, _ts: int) -> None:
-    call = _call(state, p.tool_call_id, "", "", None, 0)
-    call.state, call.outcome, call.ended_seq = "failed", p.outcome, seq
-    if state.questions.pop(p.tool_call_id, None) is not None:
-        state.answers[p.tool_call_id] = Answer(
-            kind=ToolRequested,
-            key=p.tool_call_id,
-            seq=seq,
-            decision="failed",
-            by=call.client_id or "",
-            code=p.code,
-            text=p.text,
-            outcome=p.outcome,
-        )
-
-
-def _approval_required(state: RunState, p: ApprovalRequired, _seq: int, ts_ms: int) -> None:
-    call = _call(state, p.tool_call_id, p.tool, p.label, None, ts_ms)
-    call.label, call.args_digest = p.label, p.args_digest
-    state.approvals[p.tool_call_id] = p.approval_id
-    state.questions[p.approval_id] = OpenQuestion(key=p.approval_id, payload=p, expires_ms=parse_iso(p.expires_at))
-
-
-def _approval_resolved(state: RunState, p: ApprovalResolved, seq: int, _ts: int) -> None:
-    question = state.questions.pop(p.approval_id, None)
-    state.answers[p.approval_id] = Answer(
-        kind=ApprovalRequired,
-        key=p.approval_id,
-        seq=seq,
-        decision=p.decision,
-        by=p.by,
-        reason=p.reason,
-        edited=p.edited,
-    )
-    if p.grant_id is not None and question is not None and isinstance(question.payload, ApprovalRequired):
-        state.grants[question.payload.tool] = p.grant_id
-    if (call := state.calls.get(p.tool_call_id)) is not None:
-        call.args_digest = p.args_digest
-
-
-def _input_required(state: RunState, p: InputRequired, _seq: int, _ts: int) -> None:
-    state.questions[p.input_id] = OpenQuestion(key=p.input_id, payload=p, expires_ms=parse_iso(p.expires_at))
-
-
-def _input_resolved(state: RunState, p: InputResolved, seq: int, ts_ms: int) -> None:
-    question = state.questions.pop(p.input_id, None)
-    # The event does not say why nobody answered, but its time does: a cancel comes before the deadline.
-    late = question is None or question.expires_ms <= ts_ms
-    unanswered = "expired" if late else "cancelled"
-    state.answers[p.input_id] = Answer(
-        kind=InputRequired,
-        key=p.input_id,
-        seq=seq,
-        decision=unanswered if p.by == SYSTEM else "answered",
-        by=p.by,
-        value=p.answer,
-    )
-
-
-def _correction_accepted(state: RunState, p: CorrectionAccepted, _seq: int, _ts: int) -> None:
-    state.corrections[p.correction_id] = CorrectionState(
-        correction_id=p.correction_id,
-        text=p.text,
-        mode=p.mode,
-        state="accepted",
-        preempts=p.mode == "now" and bool(state.message),
-    )
-
-
-def _correction_moved(to: Literal["held", "applied", "returned", "revoked"]) -> Step:
-    def step(state: RunState, p: Any, _seq: int, _ts: int) -> None:
-        state.corrections[p.correction_id].state = to
-
-    return step
-
-
-def _planned(state: RunState, _p: PlanCreated, _seq: int, _ts: int) -> None:
-    state.planned = True
-
-
-def _usage_updated(state: RunState, p: UsageUpdated, _seq: int, _ts: int) -> None:
-    state.usage = Usage(
-        input_tokens=p.input_tokens,
-        output_tokens=p.output_tokens,
-        cached_input_tokens=p.cached_input_tokens,
-        total_tokens=p.total_tokens,
-        by_model=p.by_model,
-    )
-
-
-def _recovery_started(state: RunState, p: RecoveryStarted, _seq: int, _ts: int) -> None:
-    if p.kind == "crash":
-        state.recoveries += 1
-
-
-SYSTEM: Final = "system"
-"""`by` when no person did it."""
-
-_STEPS: Final[dict[str, Step]] = {
-    RunStarted.TYPE: _run_started,
-    RunStatusChanged.TYPE: _run_status,
-    RunStep.TYPE: _run_step,
-    RunCancelling.TYPE: _run_cancelling,
-    MessageStarted.TYPE: _message_started,
-    MessageDelta.TYPE: _message_delta,
-    MessageCompleted.TYPE: _message_completed,
-    MessageSuperseded.TYPE: _message_superseded,
-    ToolPreparing.TYPE: _tool_preparing,
-    ToolStarted.TYPE: _tool_started,
-    ToolRequested.TYPE: _tool_requested,
-    ToolPending.TYPE: _tool_pending,
-    ToolCompleted.TYPE: _tool_completed,
-    ToolFailed.TYPE: _tool_failed,
-    ApprovalRequired.TYPE: _approval_required,
-    ApprovalResolved.TYPE: _approval_resolved,
-    InputRequired.TYPE: _input_required,
-    InputResolved.TYPE: _input_resolved,
-    CorrectionAccepted.TYPE: _correction_accepted,
-    CorrectionHeld.TYPE: _correction_moved("held"),
-    CorrectionApplied.TYPE: _correction_moved("applied"),
-    CorrectionReturned.TYPE: _correction_moved("returned"),
-    CorrectionRevoked.TYPE: _correction_moved("revoked"),
-    PlanCreated.TYPE: _planned,
-    UsageUpdated.TYPE: _usage_updated,
-    RecoveryStarted.TYPE: _recovery_started,
-}

@@ -12,8 +12,9 @@ import msgspec
 import structlog
 
 from midstream.clock import Clock
-from midstream.log import Header, JournalRecord, Lease, Loaded, LogError, Reset, Store
+from midstream.log import Header, Lease, Loaded, LogError, Reset, Store
 from midstream.runs.actor import Actor
+from midstream.runs.beyond import Beyond
 from midstream.runs.contract import NO_RULES, Agents, Limits, Program, StartRecord
 from midstream.runs.inputs import Dequeued, Recovered
 from midstream.runs.keys import namespace
@@ -45,7 +46,7 @@ class Supervisor:
         self.actors: Final[dict[str, Actor]] = {}
         self.missing_agents: Final[dict[str, str]] = {}
         """Runs that wait for an agent which this server does not have: store key → agent."""
-        self.threads: Final = Threads(store.records)
+        self.threads: Final = Threads(records=store.records, log=store.log)
         self._store = store
         self._agents = agents
         self._limits = limits
@@ -145,7 +146,7 @@ class Supervisor:
             program=program,
             limits=self._limits,
             clock=self._clock,
-            history=lambda: self._history(record),
+            beyond=Beyond(record, log=self._store.log, threads=self.threads, keep=self._limits.max_thread_history),
             recovered=recovered is not None,
         )
         queued = state.status == "queued"
@@ -291,7 +292,9 @@ class Supervisor:
         for actor in list(self.actors.values()):
             if actor.lease.expires_at - now < self._limits.lease_ms // 2:
                 lease = await self._store.leases.renew(actor.lease, now_ms=now, lease_ms=self._limits.lease_ms)
-                if lease is not None:
+                if lease is None:
+                    actor.lose()
+                else:
                     actor.lease = lease
 
     # -- threads
@@ -300,7 +303,7 @@ class Supervisor:
         """Begin the thread's next run if nothing stands before it."""
         space = namespace(record.principal.id)
         before = await self.threads.get(space, record.thread_id)
-        over = before.active is not None and await self._over(f"{space}.{before.active}")
+        over = before.active is not None and await self.threads.over(f"{space}.{before.active}")
 
         def change(thread: Thread) -> Thread:
             if over and thread.active is not None and thread.active == before.active:
@@ -316,22 +319,6 @@ class Supervisor:
         actor = await self.awake(run)
         if actor is not None and actor.queued:
             actor.mailbox.put_control(Dequeued())
-
-    async def _over(self, run: str) -> bool:
-        try:
-            return (await self.header(run)).status in TERMINAL_STATUSES
-        except NotFound:
-            return run not in self.threads.making
-
-    async def _history(self, record: StartRecord) -> list[list[JournalRecord]]:
-        """The journals of the runs before this one in its thread, oldest first."""
-        space = namespace(record.principal.id)
-        found: list[list[JournalRecord]] = []
-        for run_id in record.previous[-self._limits.max_thread_history :]:
-            loaded = await self._store.log.load(f"{space}.{run_id}")
-            if loaded is not None:
-                found.append(list(loaded.journal))
-        return found
 
     # -- parts
 

@@ -10,10 +10,18 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
-from midstream.log import Records, VersionConflict
+from midstream.log import Log, Records, VersionConflict
 from midstream_protocol.errors import Busy
+from midstream_protocol.events import TERMINAL_STATUSES
 
 _TRIES = 20
+
+
+class Title(Struct, kw_only=True, frozen=True):
+    """A thread's title, and the run that gave it."""
+
+    text: str
+    run_id: str
 
 
 class Thread(Struct, kw_only=True, frozen=True, omit_defaults=True):
@@ -24,18 +32,26 @@ class Thread(Struct, kw_only=True, frozen=True, omit_defaults=True):
     head: str | None = None
     runs: tuple[str, ...] = ()
     """Ended runs in the order they ended, newest last, as many as a conversation is made of."""
+    title: Title | None = None
 
 
 class Place(Struct, kw_only=True, frozen=True):
-    """Where a start ended up. `previous` is the run whose conversation it continues."""
+    """Where a start ended up. `previous` are the runs whose conversation it continues, `title` is the thread's."""
 
     kind: Literal["active", "queued", "parallel", "correct"]
     active: str | None = None
     previous: tuple[str, ...] = ()
+    title: str | None = None
 
 
 def decide_thread(thread: Thread, run_id: str, *, if_busy: str, active_ended: bool) -> tuple[Thread, Place]:
     """Find a place for a run. Raises `Busy`. The same run again finds the place it has."""
+    after, place = _place(thread, run_id, if_busy=if_busy, active_ended=active_ended)
+    title = None if thread.title is None else thread.title.text
+    return after, msgspec.structs.replace(place, title=title)
+
+
+def _place(thread: Thread, run_id: str, *, if_busy: str, active_ended: bool) -> tuple[Thread, Place]:
     if thread.active == run_id:
         return thread, Place(kind="active", previous=thread.runs)
     if run_id in thread.queue:
@@ -86,6 +102,13 @@ def promoted(thread: Thread) -> tuple[Thread, str | None]:
     return msgspec.structs.replace(thread, active=first, queue=tuple(rest)), first
 
 
+def titled(thread: Thread, run_id: str, text: str) -> tuple[Thread, bool]:
+    """The thread with this title, if it has none from another run, and whether it has it."""
+    if thread.title is not None and thread.title.run_id != run_id:
+        return thread, False
+    return msgspec.structs.replace(thread, title=Title(text=text, run_id=run_id)), True
+
+
 class Making:
     """Runs (store keys) that are being made at this moment: they have a place, and no actor yet. Nobody may wake one,
     for then it would have two.
@@ -120,13 +143,30 @@ class Making:
 class Threads:
     """The thread records of every principal."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, *, records: Records, log: Log) -> None:
         self.making: Final = Making()
         self._records = records
+        self._log = log
 
     async def get(self, space: str, thread_id: str) -> Thread:
         record = await self._records.get(f"thread.{space}", thread_id)
         return Thread() if record is None else msgspec.json.decode(record.data, type=Thread)
+
+    async def find(self, space: str, thread_id: str) -> Thread | None:
+        """The thread as it is now; None: no run was ever started in it. Raises `LogError`."""
+        thread = await self.get(space, thread_id)
+        if thread.active is not None and await self.over(f"{space}.{thread.active}"):
+            thread = ended(thread, thread.active)
+        return None if thread == Thread() else thread
+
+    async def over(self, run: str) -> bool:
+        """Whether the run (store key) that holds a thread does so in vain: it has ended, or was never made."""
+        # Asked before the look: a run may be made while it lasts, and is not to be taken for one that never was.
+        being_made = run in self.making
+        header = (await self._log.read(run, after=0, max_events=1)).header
+        if header is None:
+            return not being_made and run not in self.making
+        return header.status in TERMINAL_STATUSES
 
     async def update(self, space: str, thread_id: str, change: Callable[[Thread], Thread]) -> Thread:
         """Compare-and-swap until it holds. `change` may be called again, and may raise."""

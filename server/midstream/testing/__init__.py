@@ -10,7 +10,7 @@ async with play(Agent("shop", instructions="…", tools=[refund]), [call("refund
 
 from midstream.testing.clock import ManualClock
 from midstream.testing.played import PlayedRun, Refused
-from midstream.testing.script import call, calls
+from midstream.testing.script import answer, call, calls
 from midstream.testing.stage import Stage, play, staged
 
-__all__ = ["ManualClock", "PlayedRun", "Refused", "Stage", "call", "calls", "play", "staged"]
+__all__ = ["ManualClock", "PlayedRun", "Refused", "Stage", "answer", "call", "calls", "play", "staged"]

@@ -15,16 +15,38 @@ def calls(*each: tuple[str, dict[str, Any]], text: str | None = None) -> dict[st
     return {"steps": [*said, *({"call": {"tool": tool, "args": args}} for tool, args in each)]}
 
 
+def answer(**fields: Any) -> dict[str, Any]:
+    """A scripted turn that answers with this JSON object: what planners, titles and guardrails are asked for."""
+    return {"steps": [{"answer": fields}]}
+
+
 ScriptTurn = str | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """A text, a turn as in a script file, or its steps."""
 
 
 def written(script: Sequence[ScriptTurn] | Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(script, Mapping):
-        return dict(script)
-    # An agent with a loop of its own asks no model; one that does finds no turn.
-    turns = [_turn(turn) for turn in script]
-    return {"turns": turns or [{"steps": [{"error": "model_bad_request"}]}]}
+    """The script as a script file holds it. In a mapping, `turns` and those of each of `agents` may be written as
+    here; an agent of `agents` may be its list of turns alone.
+    """
+    if not isinstance(script, Mapping):
+        # An agent with a loop of its own asks no model; one that does finds no turn.
+        return {"turns": _turns(script) or [{"steps": [{"error": "model_bad_request"}]}]}
+    out = dict(script)
+    if isinstance(out.get("turns"), Sequence):
+        out["turns"] = _turns(out["turns"])
+    if isinstance(out.get("agents"), Mapping):
+        out["agents"] = {name: _own(own) for name, own in out["agents"].items()}
+    return out
+
+
+def _own(own: Any) -> Any:
+    if isinstance(own, Mapping):
+        return {**own, "turns": _turns(own["turns"])} if isinstance(own.get("turns"), Sequence) else own
+    return {"turns": _turns(own)}
+
+
+def _turns(turns: Sequence[ScriptTurn]) -> list[dict[str, Any]]:
+    return [_turn(turn) for turn in turns]
 
 
 def _turn(turn: ScriptTurn) -> dict[str, Any]:

@@ -37,12 +37,12 @@ class Stage:
 
     async def start(
         self,
-        input: str,  # noqa: A002 - the word of `run.start`
+        input: str | None,  # noqa: A002 - the word of `run.start`
         *,
         client_tools: Sequence[ClientTool] | None = None,
         **fields: Any,
     ) -> PlayedRun:
-        """Start a run; `fields` are those of `run.start`. Raises `Refused`."""
+        """Start a run; `fields` are those of `run.start`. `input` may be None only with `resume`. Raises `Refused`."""
         payload = RunStart(input=input, client_tools=list(client_tools) if client_tools else None, **fields)
         command = Command(type=RunStart.TYPE, command_id=new_id("cmd"), payload=payload)
         receipt = await self.registry.start(TESTER, command, client_id=CLIENT_ID)
@@ -92,11 +92,11 @@ async def staged(
     """A stage for several runs; `play` is for one. `script` may be a provider of your own."""
     clock = clock or ManualClock()
     if isinstance(app, Midstream):
-        agents, resources = list(app.agents), list(app.resources)
+        agents, resources, outflow = list(app.agents), list(app.resources), app.outflow
     else:
-        agents = list(app) if isinstance(app, Sequence) else [app]
+        agents, outflow = list(app) if isinstance(app, Sequence) else [app], None
     provider = ScriptedProvider(written(script), clock=clock) if isinstance(script, Sequence | Mapping) else script
-    catalogue = Catalogue(agents, provider=provider, resources=resources)
+    catalogue = Catalogue(agents, provider=provider, resources=resources, outflow=outflow)
     store = MemoryStore(clock=clock)
     async with catalogue.opened():
         stage = Stage(catalogue, store=store, clock=clock, limits=limits or Limits())

@@ -104,6 +104,24 @@ async def test_only_core_fields_are_sent() -> None:
     assert set(full) == {*bare, "system", "tools"}
 
 
+async def test_a_call_that_must_be_made_is_chosen_if_there_is_such_a_tool() -> None:
+    tool = ToolSpec(name="look", description="Look.", input_schema={"type": "object"})
+    async with model_server() as server:
+        provider = a_provider(server.base_url)
+        for must_call in ("look", "another"):
+            [_ async for _ in provider.stream(a_request(tools=(tool,), must_call=must_call))]
+        await provider.aclose()
+    assert server.requests[0].body["tool_choice"] == {"type": "tool", "name": "look"}
+    assert "tool_choice" not in server.requests[1].body
+
+
+@pytest.mark.parametrize(("model", "tokens"), [("claude-sonnet-5-5", 200_000), ("qwen3:8b", None), ("", None)])
+async def test_the_window_of_its_own_models_is_known(model: str, tokens: int | None) -> None:
+    provider = a_provider("http://127.0.0.1:1")
+    assert provider.window(model) == tokens
+    await provider.aclose()
+
+
 async def test_without_a_key_a_dummy_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "a-real-key-of-the-environment")
     async with model_server() as server:

@@ -11,6 +11,7 @@ from midstream.agents.conversation import Call, Text, UserMessage
 from midstream.agents.providers.anthropic import AnthropicProvider
 from midstream.agents.providers.contract import (
     CallOpened,
+    Cited,
     Finished,
     ModelEvent,
     ModelOverloaded,
@@ -27,6 +28,7 @@ from midstream.tasks import spawn
 from tests.testkit.model_server import (
     STALL,
     Reply,
+    block_delta,
     error_reply,
     interleaved,
     message,
@@ -205,11 +207,39 @@ async def test_cancelling_raises_nothing_else(subject: Subject, scene: str) -> N
             await task
 
 
+async def test_a_call_that_must_be_made_is_made(subject: Subject) -> None:
+    async with subject("calls") as provider:
+        events = await answer(provider, a_request(must_call="look"))
+    assert any(isinstance(part, Call) and part.tool == "look" for part in events[-1].parts)
+
+
+async def test_it_says_what_it_knows_of_a_models_window(subject: Subject) -> None:
+    async with subject("text") as provider:
+        assert provider.window("no-such-model") is None
+
+
 async def test_streams_of_one_provider_do_not_mix(subject: Subject) -> None:
     async with subject("calls") as provider:
         answers = await asyncio.gather(*(answer(provider, a_request()) for _ in range(4)))
     ids = [event.id for events in answers for event in events if isinstance(event, CallOpened)]
     assert len(set(ids)) == 8
+
+
+CITED = {"type": "page_location", "cited_text": "Blue.", "document_title": "The sky", "file_id": "file_9"}
+
+
+async def test_what_the_text_rests_on_is_named_between_its_pieces() -> None:
+    cited = {**CITED, "start_page_number": 3, "end_page_number": 4}
+    said = text_message("It is ", "blue.")
+    said.insert(4, block_delta(0, type="citations_delta", citation=cited))
+    async with model_server(Reply(said)) as server:
+        provider = AnthropicProvider(api_key=None, base_url=server.base_url)
+        events = await answer(provider, a_request())
+        await provider.aclose()
+    (found,) = [event for event in events if isinstance(event, Cited)]
+    assert found.data == {"cited_text": "Blue.", "title": "The sky", "unit": "page", "start": 3, "end": 4}
+    # The text is what goes back to the model, as it was.
+    assert events[-1].parts == (Text(text="It is blue."),)
 
 
 # Law 3 is about connections, so only who has one can break it.

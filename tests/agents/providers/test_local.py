@@ -36,12 +36,17 @@ def a_request(*messages: Message, **changes: Any) -> ModelRequest:
 
 def test_no_tools_a_short_system_prompt_and_few_tokens() -> None:
     tool = ToolSpec(name="look", description="Look.", input_schema={"type": "object"})
-    small = small_request(a_request(system="x" * 99_999, tools=(tool,), max_tokens=4096), max_tokens=256)
+    asked = a_request(system="x" * 99_999, tools=(tool,), must_call="look", max_tokens=4096)
+    small = small_request(asked, max_tokens=256)
     assert small.model == MODEL
-    assert small.tools == ()
+    assert (small.tools, small.must_call) == ((), None)
     assert len(small.system) == SYSTEM_LIMIT_CHARS
     assert small.max_tokens == 256
     assert small_request(a_request(max_tokens=9), max_tokens=256).max_tokens == 9
+
+
+def test_its_window_is_its_context() -> None:
+    assert LocalProvider(n_ctx=2048).window("any") == 2048
 
 
 def test_only_texts_are_shown_to_it() -> None:

@@ -15,9 +15,11 @@ from midstream.agents.conversation import AssistantMessage, Call, Message, Reaso
 from midstream.agents.providers import script as script_module
 from midstream.agents.providers.contract import (
     BadModelRequest,
+    Cited,
     Finished,
     ModelError,
     ModelEvent,
+    ModelOverloaded,
     ModelRateLimited,
     ModelRequest,
     ModelStalled,
@@ -107,6 +109,15 @@ async def test_every_step() -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_source_is_cited_where_it_stands() -> None:
+    steps = [{"text": "So it is."}, {"cite": {"title": "Report"}}]
+    events = await answer(ScriptedProvider({"turns": [{"steps": steps}]}), a_request())
+    assert events[1:3] == [TextDelta(text="So it is."), Cited(data={"title": "Report"})]
+    assert isinstance(events[-1], Finished)
+    assert events[-1].parts == (Text(text="So it is."),)
+
+
+@pytest.mark.asyncio
 async def test_the_same_script_says_the_same_again() -> None:
     spec = {"turns": [{"steps": [{"text": "Hello"}, {"call": {"tool": "look"}}]}]}
     first, second = [await answer(ScriptedProvider(spec, new_call_id=lambda: "c"), a_request()) for _ in range(2)]
@@ -153,6 +164,95 @@ async def test_a_script_that_is_over_says_so() -> None:
     provider = ScriptedProvider({"turns": says("one")})
     with pytest.raises(BadModelRequest, match="loop: true"):
         await answer(provider, a_request(*said("Hi", "one", "and?")))
+
+
+# Turns of an agent's own.
+
+
+def own_texts(agents: dict[str, Any], agent: str, turn: int, *messages: Message) -> str | None:
+    found = turn_of(load_script({"agents": agents}), messages or said("Hi"), agent=agent, turn=turn)
+    return None if found is None else "".join("".join(step.pieces()) for step in found[1].steps)
+
+
+def test_an_agents_own_turns_are_counted_by_the_request_alone() -> None:
+    agents = {"a": {"turns": says("one", "two")}, "b": {"turns": says("uno"), "loop": True}}
+    assert own_texts(agents, "a", 1) == "two"
+    assert own_texts(agents, "a", 0, *said("Hi", "history", "more", "history", "now")) == "one"
+    assert own_texts(agents, "a", 2) is None
+    assert own_texts(agents, "b", 7) == "uno"
+
+
+def test_an_agent_without_turns_of_its_own_plays_the_others() -> None:
+    spec = {"turns": says("one", "two"), "agents": {"a": {"turns": says("own")}}}
+    script = load_script(spec)
+    assert turn_of(script, said("Hi", "one", "and?"), agent="b", turn=0) == (1, script.turns[1])  # type: ignore[index]
+    assert turn_of(script, said("Hi"), agent="a", turn=0) == (0, script.agents["a"].turns[0])
+
+
+def test_a_match_in_an_agents_own_turns_is_played_instead() -> None:
+    matched = [
+        {"match": {"last_user_contains": "stop"}, "steps": [{"text": "stopped"}]},
+        {"match": {"user_contains": "Step 2 of 3", "turn": 1}, "steps": [{"text": "second of second"}]},
+        {"match": {"user_contains": "step 2 of 3"}, "steps": [{"text": "second"}]},
+    ]
+    agents = {"a": {"turns": [*says("one", "two"), *matched]}}
+    brief = said("You are on step 2 of 3.")
+    assert own_texts(agents, "a", 0, *brief) == "second"
+    assert own_texts(agents, "a", 1, *brief, *said("result")) == "second of second"
+    assert own_texts(agents, "a", 1, *said("You are on step 1 of 3.")) == "two"
+    assert own_texts(agents, "a", 1, *said("Hi", "stop", "go on")) == "two"
+    assert own_texts(agents, "a", 1, *said("Hi", "one", "Please STOP")) == "stopped"
+
+
+def test_a_match_may_ask_what_must_be_called() -> None:
+    named = {"match": {"must_call": "give_title"}, "steps": [{"text": "A title"}]}
+    script = load_script({"turns": [*says("one", "two"), named]})
+    assert turn_of(script, said("Hi"), must_call="give_title") == (2, script.turns[2])  # type: ignore[index]
+    # What was asked on the side is no part of the conversation, so it takes no turn.
+    assert turn_of(script, said("Hi", "one", "and?")) == (1, script.turns[1])  # type: ignore[index]
+
+
+@pytest.mark.asyncio
+async def test_an_answer_is_a_call_of_what_must_be_called() -> None:
+    spec = {"agents": {"planner": {"turns": [{"steps": [{"answer": {"todos": [{"title": "Look"}]}}]}]}}}
+    provider = ScriptedProvider(spec, new_call_id=lambda: "c")
+    ended = (await answer(provider, a_request(agent="planner", must_call="plan")))[-1]
+    assert isinstance(ended, Finished)
+    assert ended.parts == (Call(id="c", provider_id="c", tool="plan", args={"todos": [{"title": "Look"}]}),)
+    assert ended.stop_reason == "tool_use"
+
+
+@pytest.mark.asyncio
+async def test_an_answer_is_text_where_nothing_must_be_called() -> None:
+    provider = ScriptedProvider({"turns": [{"steps": [{"text": "Here: "}, {"answer": {"n": [1]}}]}]})
+    events = await answer(provider, a_request(agent="any"))
+    assert [event.text for event in events if isinstance(event, TextDelta)] == ["Here: ", '{"n":[1]}']
+    assert isinstance(events[-1], Finished)
+    assert events[-1].parts == (Text(text="Here: "), Text(text='{"n":[1]}'))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"agents": {"a": {"turns": says("one")}}}, "turn 3 for the agent 'a'.*loop: true"),
+        ({"agents": {"b": {"turns": says("one")}}}, "no turns for the agent 'a': add them under `agents`"),
+    ],
+)
+async def test_what_an_agent_lacks_is_said(spec: dict[str, Any], why: str) -> None:
+    with pytest.raises(BadModelRequest, match=why):
+        await answer(ScriptedProvider(spec), a_request(agent="a", turn=3))
+
+
+@pytest.mark.asyncio
+async def test_an_error_with_times_is_counted_for_each_agent() -> None:
+    turns = [{"steps": [{"error": {"type": "overloaded", "times": 1}}, {"text": "Hello"}]}]
+    provider = ScriptedProvider({"agents": {"a": {"turns": turns}, "b": {"turns": turns}}})
+    for agent in ("a", "b"):
+        with pytest.raises(ModelOverloaded):
+            await answer(provider, a_request(agent=agent))
+        # What a repeated try says more (a correction came) does not make it another turn.
+        assert TextDelta(text="Hello") in await answer(provider, a_request(*said("Hi", "", "also"), agent=agent))
 
 
 # Errors and time.
@@ -221,6 +321,11 @@ def test_the_pieces_of_a_text_join_to_it(text: str, by: Any) -> None:
     [
         ({}, "turns"),
         ({"turns": []}, r"\$\.turns"),
+        ({"agents": {"a": {"turns": []}}}, r"\$\.agents"),
+        ({"agents": {"a": {}}}, "turns"),
+        ({"turns": [{"match": {"turn": 1}, "steps": []}]}, r"last_user_contains.*match"),
+        ({"turns": [{"match": {"turn": 1, "user_contains": "a"}, "steps": []}]}, "an agent's own turns"),
+        ({"turns": [{"steps": [{"answer": {"n": 2**53}}]}]}, "answer"),
         ({"turns": [{"steps": [{"txt": "a"}]}]}, r"`txt`.*\$\.turns\[0\]\.steps\[0\]"),
         ({"turns": [{"steps": [{}]}]}, r"needs one of.*steps\[0\]"),
         ({"turns": [{"steps": [{"text": "a"}, {"text": "a", "stall": True}]}]}, r"text and stall.*steps\[1\]"),

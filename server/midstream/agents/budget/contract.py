@@ -21,7 +21,12 @@ class Entry(Struct, kw_only=True, frozen=True):
 
 
 class Fitted(Struct, kw_only=True, frozen=True):
-    """What goes to the model. `trimmed` says whether this call did more than the one before it."""
+    """What goes to the model, and what `context.trimmed` tells when `trimmed`: this call did more than the one before.
+
+    `before_tokens` is what would have gone without that, `dropped` counts the messages and `truncated` the results it
+    touched (both 0 otherwise). `shortened`: some result is not whole, so the tool `read_result` is offered.
+    `answer_tokens`: what the answer may have at most so that both fit the window; None: as much as the agent says.
+    """
 
     messages: tuple[Message, ...]
     before_tokens: int
@@ -29,20 +34,23 @@ class Fitted(Struct, kw_only=True, frozen=True):
     dropped: int
     truncated: int
     trimmed: bool
+    shortened: bool = False
+    answer_tokens: int | None = None
 
 
 class Fits(Protocol):
     """The budget as the loop knows it: one for each conversation with a model."""
 
-    def fit(self, entries: list[Entry], *, fixed_chars: int) -> Fitted:
-        """The conversation under the budget, valid for a model. `fixed_chars`: system text and tools.
+    def fit(self, entries: list[Entry], *, fixed_tokens: int) -> Fitted:
+        """The conversation under the budget, valid for a model. `fixed_tokens`: system text and tools, as
+        `tokens.fixed_tokens` estimates them. Of a conversation that only grows, what is left out stays left out.
 
         Raises `RunFailure` `context_too_long` when what must not go is too long by itself.
         """
         ...
 
     def reported(self, input_tokens: int) -> None:
-        """What the provider counted for the messages of the last `fit`: the estimate learns from it."""
+        """What the provider counted for the last `fit`, system text and tools included: the estimate learns from it."""
         ...
 
     def too_long(self) -> bool:

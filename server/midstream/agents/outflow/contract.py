@@ -44,14 +44,22 @@ Process = Callable[[Payload, Audience], Payload | None]
 class Outflow(Struct, kw_only=True, frozen=True):
     """An app's own functions, each phase in order: `Midstream(agents, outflow=Outflow(process=[hide_prices]))`.
 
-    `secrets` are texts that never leave, wherever they stand. `hidden_tools` says which tools this user sees only as
-    “a step”, without name, arguments or result.
+    `secrets` are texts that never leave, wherever they stand. `guess`: what looks like a key or a password is hidden
+    too; False for an app that hands out keys. `hidden_tools` says which tools this user sees only as “a step”, without
+    name, arguments or result.
+
+    A function that raises, or returns what is no payload, costs that text and not the run: the event is shown without
+    its texts, or not at all if it is merely shown. A fact for which it returns None is shown without its texts. Only
+    texts and values for people may change; what else it changed of an event is put back, and the log says so. What a
+    message's deltas showed is what its `message.completed` says. A run's result that is a text passes as one
+    `message.delta`; of another one, `secrets` are hidden.
     """
 
     transform: tuple[Transform, ...] = ()
     enrich: tuple[Enrich, ...] = ()
     process: tuple[Process, ...] = ()
     secrets: tuple[str, ...] = ()
+    guess: bool = True
     hidden_tools: Callable[[Audience], frozenset[str]] | None = None
     enrich_timeout_s: float = 0.5
     enrich_keep_s: float = 300.0

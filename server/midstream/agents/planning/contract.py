@@ -11,7 +11,10 @@ from midstream.runs.contract import Principal
 
 
 class Request(Struct, kw_only=True, frozen=True):
-    """What was asked, as a planner, a title and a guardrail see it: `input` is its text, `history` the thread so far."""
+    """What was asked, as a planner, a title and a guardrail see it: `input` is its text, `history` the thread so far.
+
+    `problems`: what was wrong with the plan that a planner has just made of it; it is asked once more.
+    """
 
     run_id: str
     thread_id: str
@@ -20,6 +23,7 @@ class Request(Struct, kw_only=True, frozen=True):
     input: str
     history: tuple[Message, ...]
     metadata: dict[str, Any]
+    problems: tuple[str, ...] = ()
 
 
 class Allow(Struct, kw_only=True, frozen=True):
@@ -67,7 +71,7 @@ Replan = Callable[[str, Plan], bool]
 
 
 class Planning(Struct, kw_only=True, frozen=True):
-    """How an agent plans, and what happens when a part of it fails. Seconds."""
+    """How an agent plans, and what happens when a part of it fails. Seconds. Raises ValueError."""
 
     plan_timeout_s: float = 60.0
     title_timeout_s: float = 15.0
@@ -84,6 +88,20 @@ class Planning(Struct, kw_only=True, frozen=True):
     """Which corrections make the plan anew: those that ask for it, all, none, or what a function says."""
     parallel_stages: int = 3
     """Steps that run at the same time at most."""
+    history_chars: int = 24_000
+    """Characters of the thread's newest messages that a planning call is given, some 6,000 tokens."""
+    max_todo_chars: int = 200
+    """Characters of one step's title."""
+    max_title_chars: int = 60
+    """Characters of the thread's title; a longer one is cut."""
+    max_reason_chars: int = 500
+    """Characters of what a guardrail says to the user."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, int | float) and value <= 0:
+                raise ValueError(f"planning: {name} is {value}; give a number above 0")
 
 
 class Orchestrates(Protocol):
@@ -95,16 +113,27 @@ class Orchestrates(Protocol):
         ...
 
     async def prepare(self) -> None:
-        """Plan, name the thread, and ask the guardrails, all at once. Returns when the work may begin.
+        """Plan, name the thread, and ask the guardrails, all at once. Returns when the work may begin: the plan is
+        shown and, in `gate` mode, the verdict is there. Whatever is still under way then ends by `finish` or `aclose`.
 
-        Raises `RunFailure`: `guardrail`, `no_plan`, `guardrail_failed`.
+        Raises `RunFailure` (`guardrail`, `no_plan`, `guardrail_failed`), `Stopping`.
         """
         ...
 
     async def verdict(self) -> None:
         """Returns when every guardrail has allowed the request (in `gate` mode at once after `prepare`). Raises
-        `RunFailure` as soon as one has not.
+        `RunFailure` as soon as one has not, `Stopping` after `aclose`. Several may wait.
         """
+        ...
+
+    async def finish(self) -> None:
+        """The work is done and the run is about to end: wait for the verdict and for the thread's title, each within
+        its timeout. Raises as `verdict` does.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Stop what is still under way and wait for its end. For every way out; may be called twice."""
         ...
 
     def replans(self, text: str, *, asked: bool) -> bool:
@@ -112,11 +141,18 @@ class Orchestrates(Protocol):
         ...
 
     async def revise(self, corrections: list["Correction"], *, outcomes: dict[str, str]) -> Plan | None:
-        """Plan what remains anew. The new plan is durable and shown when this returns; None: it stays as it was."""
+        """Plan what remains anew. The new plan is durable and shown when this returns; None: it stays as it was.
+
+        Stages may go on meanwhile and `mark` what they come to. A todo that was running and that the new plan drops is
+        `skipped` in it; one that had not begun is gone. One call at a time.
+        """
         ...
 
     async def mark(self, plan: Plan, *, reason: str | None = None) -> None:
-        """Make this the current plan: durable and shown when this returns."""
+        """Make this the current plan: durable and shown when this returns.
+
+        It is current from the call on, so make it of `plan` without waiting in between.
+        """
         ...
 
 

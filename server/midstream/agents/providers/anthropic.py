@@ -49,6 +49,10 @@ END_OF_BODY_S: Final = 0.25
 # The connections of the SDK's own client, for the one that we make.
 LIMITS: Final = httpx2.Limits(max_connections=1000, max_keepalive_connections=100)
 
+WINDOW_TOKENS: Final = 200_000
+"""The window of Anthropic's models, which all bear this first name."""
+_OWN_MODELS: Final = "claude-"
+
 # What a server without authentication is sent: the SDK insists on a key.
 NO_KEY: Final = "none"
 
@@ -90,6 +94,10 @@ class AnthropicProvider:
     @property
     def default_model(self) -> str:
         return self._default_model
+
+    def window(self, model: str) -> int | None:
+        """Of a model that a compatible server names in its own way nothing is known."""
+        return WINDOW_TOKENS if (model or self._default_model).startswith(_OWN_MODELS) else None
 
     async def aclose(self) -> None:
         await self._client.close()

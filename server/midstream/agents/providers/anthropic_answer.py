@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from midstream.agents.conversation import AssistantPart, Call, Opaque, Reasoning, Text
+from midstream.agents.providers.anthropic_citation import citation_in
 from midstream.agents.providers.contract import (
     CallOpened,
+    Cited,
     Finished,
     ModelEvent,
     ModelFailed,
@@ -95,7 +97,9 @@ class Answer:
             case "text":
                 block = _TextBlock()
                 self._blocks[index] = block
-                return block.add(str(raw.get("text") or ""))
+                given = raw.get("citations")
+                cited = [one for each in given if (one := _cited(each))] if isinstance(given, list) else []
+                return [*block.add(str(raw.get("text") or "")), *cited]
             case "tool_use":
                 taken = {b.provider_id for b in self._blocks.values() if isinstance(b, _CallBlock)}
                 block = _CallBlock(raw, id=self._new_call_id(), taken=taken)
@@ -176,7 +180,9 @@ class _TextBlock:
         return [TextDelta(text=shown)] if shown else []
 
     def delta(self, delta: dict[str, Any]) -> list[ModelEvent]:
-        # A text block's other deltas are citations: part of the provider's rendering, not of the text.
+        if delta.get("type") == "citations_delta":
+            # Shown to people; the text goes back to the model without them.
+            return [cited] if (cited := _cited(delta.get("citation"))) else []
         return self.add(str(delta.get("text") or "")) if delta.get("type") == "text_delta" else []
 
     def close(self) -> list[ModelEvent]:
@@ -274,6 +280,11 @@ class _RawBlock:
 
 
 _Block = _TextBlock | _CallBlock | _ThinkingBlock | _RawBlock
+
+
+def _cited(raw: object) -> Cited | None:
+    data = citation_in(raw)
+    return Cited(data=data) if data is not None else None
 
 
 def _mapping(event: dict[str, Any], key: str) -> dict[str, Any]:

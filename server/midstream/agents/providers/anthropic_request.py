@@ -46,6 +46,8 @@ def request_body(request: ModelRequest, *, model: str) -> dict[str, Any]:
             {"name": tool.name, "description": tool.description, "input_schema": tool.input_schema}
             for tool in request.tools
         ]
+    if request.must_call is not None and any(tool.name == request.must_call for tool in request.tools):
+        body["tool_choice"] = {"type": "tool", "name": request.must_call}
     return body
 
 

@@ -7,6 +7,7 @@ Laws (each has a test in the contract suite):
 3. Leaving the stream early (cancellation, `aclose`) closes the connection to the model before it returns.
 4. When the model sends nothing for `idle_timeout_s`, `ModelStalled` is raised.
 5. A call whose arguments were cut off or are no JSON object comes with `args=None`; the loop never executes it.
+6. With `must_call` the model is made to call that tool, where its provider can; who asks must bear that it does not.
 """
 
 from collections.abc import AsyncGenerator
@@ -70,6 +71,14 @@ class ReasoningDelta(Struct, kw_only=True, frozen=True):
     text: str
 
 
+class Cited(Struct, kw_only=True, frozen=True):
+    """The model names a source of its text. `data`: `cited_text`, `title`, `url` or `source`, and where in it (`unit`,
+    `start`, `end`), as far as they are known; nothing in it is the provider's own.
+    """
+
+    data: dict[str, Any]
+
+
 class CallOpened(Struct, kw_only=True, frozen=True):
     """The model began to write a call. `id` is the one its `Call` part will have in `Finished`."""
 
@@ -87,7 +96,7 @@ class Finished(Struct, kw_only=True, frozen=True):
     usage: TokenUsage
 
 
-ModelEvent = Opened | TextDelta | ReasoningDelta | CallOpened | Finished
+ModelEvent = Opened | TextDelta | ReasoningDelta | Cited | CallOpened | Finished
 
 
 class Provider(Protocol):
@@ -101,6 +110,10 @@ class Provider(Protocol):
     @property
     def default_model(self) -> str:
         """The model used when nothing names one ("" if one must be named)."""
+        ...
+
+    def window(self, model: str) -> int | None:
+        """Tokens that a model of this name reads at most, its answer included; None: not known."""
         ...
 
     def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:

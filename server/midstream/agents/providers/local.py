@@ -105,6 +105,11 @@ class LocalProvider:
         self._child: _Child | None = None
         self._starting = asyncio.Lock()
 
+    def window(self, model: str) -> int | None:
+        """Of any name: it is the only model there is."""
+        del model
+        return self._n_ctx
+
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Raises `ModelUnreachable` also when the wheels are missing or the child does not start."""
         small = small_request(request, max_tokens=self._max_tokens)

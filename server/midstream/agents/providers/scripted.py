@@ -15,6 +15,7 @@ from midstream.agents.conversation import AssistantPart, Call, Message, Reasonin
 from midstream.agents.providers.contract import (
     BadModelRequest,
     CallOpened,
+    Cited,
     ContextTooLong,
     Finished,
     ModelDenied,
@@ -77,15 +78,27 @@ class ScriptedProvider:
         self._script = load_script(script)
         self._clock = clock or SystemClock()
         self._new_call_id = new_call_id
-        self._failed: OrderedDict[tuple[str, int, int, int], int] = OrderedDict()
+        self._failed: OrderedDict[tuple[str, str, int, int, int], int] = OrderedDict()
+
+    def window(self, model: str) -> int | None:
+        """It reads nothing."""
+        del model
+        return None
 
     async def aclose(self) -> None:
         """Nothing is open."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
-        found = turn_of(self._script, request.messages)
+        own = request.agent in self._script.agents
+        found = turn_of(
+            self._script,
+            request.messages,
+            agent=request.agent,
+            turn=request.turn,
+            must_call=request.must_call,
+        )
         if found is None:
-            raise BadModelRequest("The script has no more turns for this conversation: add one, or set `loop: true`.")
+            raise BadModelRequest(self._over(request))
         number, turn = found
         parts: list[AssistantPart] = []
         stop_reason = ""
@@ -98,22 +111,29 @@ class ScriptedProvider:
                 case Step(usage=given) if given is not None:
                     usage = msgspec.convert(msgspec.to_builtins(given), TokenUsage)
                 case Step(error=error) if error is not None:
-                    self._fail(error, key=(request.conversation_id, len(request.messages), number, index))
+                    where = request.turn if own else len(request.messages)
+                    self._fail(error, key=(request.conversation_id, request.agent, where, number, index))
                 case Step(stall=True):
                     await self._wait(request.idle_timeout_s, request)
+                case Step(cite=dict(source)):
+                    yield Cited(data=source)
                 case Step(reasoning=str(text)):
                     yield ReasoningDelta(text=text)
                     parts.append(Reasoning(raw={"type": "thinking", "thinking": text}))
-                case Step(text=None, chunks=None, call=None, raw_call=None):
+                case Step(answer=answer) if answer is not None and request.must_call is None:
+                    text = msgspec.json.encode(answer).decode()
+                    yield TextDelta(text=text)
+                    parts.append(Text(text=text))
+                case Step(text=None, chunks=None, call=None, raw_call=None, answer=None):
                     await self._wait(step.delay_s or 0.0, request)
-                case Step(call=None, raw_call=None):
+                case Step(call=None, raw_call=None, answer=None):
                     for piece in step.pieces():
                         await self._wait(step.delay_s or 0.0, request)
                         yield TextDelta(text=piece)
                     if text := "".join(step.pieces()):
                         parts.append(Text(text=text))
                 case _:
-                    call = self._call(step)
+                    call = self._call(step, request.must_call)
                     yield CallOpened(id=call.id, tool=call.tool)
                     parts.append(call)
         calls = any(isinstance(part, Call) for part in parts)
@@ -133,16 +153,28 @@ class ScriptedProvider:
             # A model that never waits would let nothing else on the loop have its turn.
             await asyncio.sleep(0)
 
-    def _call(self, step: Step) -> Call:
+    def _over(self, request: ModelRequest) -> str:
+        if request.agent in self._script.agents:
+            return (
+                f"The script has no turn {request.turn} for the agent {request.agent!r}: add one, or set `loop: true`."
+            )
+        if self._script.turns is None:
+            return f"The script has no turns for the agent {request.agent!r}: add them under `agents`."
+        return "The script has no more turns for this conversation: add one, or set `loop: true`."
+
+    def _call(self, step: Step, must_call: str | None) -> Call:
         id = self._new_call_id()  # noqa: A001
         if step.raw_call is not None:
             args = parsed_args(step.raw_call.json)
             raw = step.raw_call.json if args is None else None
             return Call(id=id, provider_id=id, tool=step.raw_call.tool, args=args, raw=raw)
+        if step.answer is not None:
+            assert must_call is not None
+            return Call(id=id, provider_id=id, tool=must_call, args=step.answer)
         assert step.call is not None
         return Call(id=id, provider_id=id, tool=step.call.tool, args=step.call.args)
 
-    def _fail(self, error: str | ScriptedError, *, key: tuple[str, int, int, int]) -> None:
+    def _fail(self, error: str | ScriptedError, *, key: tuple[str, str, int, int, int]) -> None:
         if isinstance(error, str):
             error = ScriptedError(type=error)  # type: ignore[arg-type]
         if error.times is not None:

@@ -7,7 +7,8 @@ from typing import Any, Final, Literal, overload
 
 from msgspec import Struct
 
-from midstream.agents.tools.shown import fill_label, redacted
+from midstream.agents.outflow.secrets import scrubbed
+from midstream.agents.tools.shown import Hide, fill_label, redacted
 from midstream.agents.tools.signature import BadTool, read_signature
 from midstream_protocol.events import Risk
 from midstream_protocol.ids import is_id
@@ -88,7 +89,7 @@ class Tool(Struct, kw_only=True, frozen=True, eq=False):
         return self.fn(*args, **kwargs)
 
     def shown_args(self, args: dict[str, Any]) -> dict[str, Any]:
-        """The arguments as people may see them."""
+        """The arguments as whoever approves them sees them: without `redact`, and what a name calls secret."""
         return dict(redacted(args, self.redact))
 
     @property
@@ -96,8 +97,8 @@ class Tool(Struct, kw_only=True, frozen=True, eq=False):
         """For people, while the arguments are not known."""
         return titled(self.name)
 
-    def label_for(self, args: dict[str, Any]) -> str:
-        return fill_label(self.label, self.shown_args(args))
+    def label_for(self, args: dict[str, Any], *, hide: Hide = scrubbed) -> str:
+        return fill_label(self.label, hide(self.shown_args(args)))
 
 
 @overload
@@ -136,7 +137,8 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Any) -> Tool | Call
     - `label`: for people, with arguments: `"Refund {amount} on order {order_id}"`.
     - `timeout`: seconds; there is always one.
     - `preview(arguments) -> Preview`: what an approval shows, and a guard. It must change nothing.
-    - `redact`: names of arguments (and result fields) that no client may see.
+    - `redact`: names of arguments (and result fields) that no client may see. Names that mean a secret (`password`,
+      `api_key`, …) need not be said.
     - `expires_s`, `on_expire`: how long an approval waits, and whether nobody answering denies the call or fails the
       run. `risk`, `editable`: what the one who decides is told, and whether they may change arguments.
 

@@ -7,7 +7,7 @@ call decides where it goes on.
 
 import asyncio
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +15,7 @@ import structlog
 
 from midstream.agents.conversation import Call
 from midstream.agents.journal import journal_record
+from midstream.agents.outflow.known import Secrets
 from midstream.agents.tools.approval import ApprovalExpired, Approvals
 from midstream.agents.tools.ask_user import ask_user, put_question
 from midstream.agents.tools.client import request, result_of
@@ -44,22 +45,41 @@ PARALLEL_CALLS: Final = 8
 
 
 class Runtime:
-    """The calls of one run. `resources` are the app's, by type. Safe for concurrent calls."""
+    """The calls of one run. `resources` are the app's, by type. Safe for concurrent calls.
 
-    def __init__(self, *, port: Port, toolbox: Toolbox, resources: Mapping[type, Any]) -> None:
+    `secrets` are the run's: what leaves is without them, and what a call is given or gives is learned. `hold` is
+    awaited before anything of a call is begun or asked, and may raise.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: Port,
+        toolbox: Toolbox,
+        resources: Mapping[type, Any],
+        secrets: Secrets | None = None,
+        hold: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._port = port
         self._toolbox = toolbox
         self._resources = resources
+        self._secrets = secrets if secrets is not None else Secrets()
+        self._hold = hold
         self._approvals = Approvals(port)
         self._slots = asyncio.Semaphore(PARALLEL_CALLS)
-        self._seen: dict[str, None] = {}
+        self._seen: dict[str, str] = {}
         # Of the program before this one. What ends from now on is told once, and whole results are not kept in memory.
         self._results = {
             record.key: msgspec.json.decode(record.data, type=ResultRecord)
             for record in port.journal
             if record.kind == "result"
         }
-        self._seen.update(dict.fromkeys(record.key for record in port.journal if record.kind == "call"))
+        self._seen.update(
+            (record.key, msgspec.json.decode(record.data, type=CallRecord).tool)
+            for record in port.journal
+            if record.kind == "call"
+        )
+        self._secrets.meet_all(port.journal, self._redact)
 
     async def run_all(
         self, calls: Sequence[Call], *, message_id: str | None, step_id: str | None
@@ -103,7 +123,9 @@ class Runtime:
         """Run one call to its recorded answer, from wherever the log says it is. Raises `Stopping`, `RunFailure`."""
         if (known := self._results.get(call.id)) is not None:
             return known
-        self._seen[call.id] = None
+        self._seen[call.id] = call.tool
+        if self._hold is not None:
+            await self._hold()
         try:
             record = await self._go(call, message_id, step_id)
         except CallFailed as failed:
@@ -177,7 +199,18 @@ class Runtime:
         if errors := check_arguments(tool.arguments, tool.input_schema, args):
             text = f"The arguments do not fit {tool.name}:\n{in_words(errors)}"
             raise CallFailed("invalid_args", text, outcome="unknown" if begun else "not_started")
-        return Site(call_id=call.id, tool=tool, args=args, message_id=message_id, step_id=step_id)
+        self._meet(call.id, args)
+        return Site(
+            call_id=call.id, tool=tool, args=args, message_id=message_id, step_id=step_id, hide=self._secrets.hide
+        )
+
+    def _meet(self, call_id: str, value: Any) -> None:
+        """What a call was given or gave: its secrets are hidden from now on, whoever repeats them."""
+        self._secrets.meet(value, self._redact(self._seen[call_id]))
+
+    def _redact(self, tool: str) -> frozenset[str]:
+        found = self._toolbox.find(tool)
+        return found.redact if found is not None else frozenset()
 
     async def _once_more(self, site: Site, attempt: int) -> Site:
         """A call was under way when the server died. Whether it runs again is its tool's to say."""
@@ -201,14 +234,11 @@ class Runtime:
         if site.tool.idempotent or site.tool.client:
             return False
         digest = self._port.args_digest(site.args)
-        before = (self._port.call(call_id) for call_id in self._seen if call_id != site.call_id)
+        # By the journal's names: the log may show a tool without its own.
+        same = [each for each, tool in self._seen.items() if tool == site.tool.name and each != site.call_id]
         return any(
-            c is not None
-            and c.state == "failed"
-            and c.outcome == "unknown"
-            and c.tool == site.tool.name
-            and c.args_digest == digest
-            for c in before
+            c is not None and c.state == "failed" and c.outcome == "unknown" and c.args_digest == digest
+            for c in map(self._port.call, same)
         )
 
     # -- the effect
@@ -222,6 +252,7 @@ class Runtime:
             idempotency_key=self._idempotency_key(site.call_id),
             attempt=attempt,
             step_id=site.step_id,
+            hide=self._secrets.hide,
         )
         began = port.clock.monotonic()
         effect = Effect(
@@ -249,7 +280,7 @@ class Runtime:
             tool_call_id=site.call_id,
             tool=site.tool.name,
             label=site.label,
-            args_preview=shortened(site.tool.shown_args(site.args)),
+            args_preview=shortened(self._secrets.hide(site.tool.shown_args(site.args))),
             args_digest=self._port.args_digest(site.args),
             attempt=attempt,
             message_id=site.message_id,
@@ -259,10 +290,12 @@ class Runtime:
 
     def _told(self, site: Site, effect: Effect, ending: Ending, took_ms: int) -> tuple[Payload, ResultRecord]:
         if isinstance(ending, Returned):
-            kept = keep(ending.value, redact=site.tool.redact)
+            kept = keep(ending.value, redact=site.tool.redact, hide=self._secrets.hide)
+            self._meet(site.call_id, kept.record.value)
             return _completed(site.call_id, kept, took_ms), kept.record
         failed = self._failure(site, effect, ending)
-        return _failed(site.call_id, failed), ResultRecord(ok=False, error=failed.code, text=failed.text)
+        self._meet(site.call_id, failed.text)
+        return self._failed(site.call_id, failed), ResultRecord(ok=False, error=failed.code, text=failed.text)
 
     def _failure(self, site: Site, effect: Effect, ending: Raised | Stopped) -> CallFailed:
         tool = site.tool
@@ -302,7 +335,7 @@ class Runtime:
     async def _asked(self, site: Site) -> ResultRecord:
         value = await put_question(self._port, site)
         await self._start(site, 1)
-        kept = keep(value)
+        kept = keep(value, hide=self._secrets.hide)
         await settled(
             self._port.record(
                 _completed(site.call_id, kept, 0),
@@ -331,12 +364,22 @@ class Runtime:
     async def _fail(self, call_id: str, failed: CallFailed, step_id: str | None) -> ResultRecord:
         record = ResultRecord(ok=False, error=failed.code, text=failed.text)
         # An own loop's call that never began is in no event: only its code is told.
-        shown = [_failed(call_id, failed)] if self._port.call(call_id) is not None else []
+        shown = [self._failed(call_id, failed)] if self._port.call(call_id) is not None else []
         await settled(
             self._port.record(*shown, journal=[journal_record("result", call_id, record)], step_id=step_id),
             name=f"call:{call_id}",
         )
         return record
+
+    def _failed(self, call_id: str, failed: CallFailed) -> ToolFailed:
+        return ToolFailed(
+            tool_call_id=call_id,
+            code=failed.code,
+            text=self._secrets.hide(failed.text)[:MAX_TEXT_CHARS],
+            outcome=failed.outcome,
+            retryable=failed.retryable,
+            execution_id=failed.execution_id,
+        )
 
 
 def _completed(call_id: str, kept: Kept, took_ms: int) -> ToolCompleted:
@@ -346,15 +389,4 @@ def _completed(call_id: str, kept: Kept, took_ms: int) -> ToolCompleted:
         preview=kept.preview,
         via="tool",
         truncated=True if kept.truncated else None,
-    )
-
-
-def _failed(call_id: str, failed: CallFailed) -> ToolFailed:
-    return ToolFailed(
-        tool_call_id=call_id,
-        code=failed.code,
-        text=failed.text[:MAX_TEXT_CHARS],
-        outcome=failed.outcome,
-        retryable=failed.retryable,
-        execution_id=failed.execution_id,
     )

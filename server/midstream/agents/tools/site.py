@@ -6,7 +6,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from midstream.agents.outflow.secrets import scrubbed
 from midstream.agents.tools.definition import Tool
+from midstream.agents.tools.shown import Hide
 from midstream_protocol.events import Outcome
 
 
@@ -18,10 +20,11 @@ class Site(Struct, kw_only=True, frozen=True):
     args: dict[str, Any]
     message_id: str | None
     step_id: str | None
+    hide: Hide = scrubbed
 
     @property
     def label(self) -> str:
-        return self.tool.label_for(self.args)
+        return self.tool.label_for(self.args, hide=self.hide)
 
 
 class CancelSwitch:

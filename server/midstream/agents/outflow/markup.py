@@ -1,0 +1,273 @@
+"""Markup that is not the answer: what opens it, and how it ends. Tables and small matchers, pure.
+
+A matcher is asked at one place of a text whose end may still grow. It says `NOTHING`, `MORE` (the answer depends on
+what comes), or what is left out. What it says must not change with more text, or a cut would change what is shown.
+"""
+
+import re
+from typing import Final, Literal
+
+from msgspec import Struct
+
+MAX_TAG_CHARS: Final = 1_000
+"""Characters of one tag with its attributes."""
+
+MAX_CLOSE_CHARS: Final = 100
+"""Characters of what closes a region, beside its name."""
+
+
+class Region(Struct, kw_only=True, frozen=True):
+    """Text that is not shown, until `mark` matches. `opens` counts the nested ones: they must close too.
+
+    `keep`: the closing mark opens something itself, and stays to be looked at.
+    """
+
+    mark: re.Pattern[str]
+    starts: str
+    room: int
+    opens: bool = False
+    keep: frozenset[str] = frozenset()
+
+
+class Gone(Struct, kw_only=True, frozen=True):
+    """Left out up to `end`, and what follows as long as `region` lasts."""
+
+    end: int
+    region: Region | None = None
+
+
+NOTHING: Final = "nothing"
+MORE: Final = "more"
+Found = Gone | Literal["nothing", "more"]
+
+# -- tags: <tool_call name="x"> … </tool_call>
+
+_OF_TOOLS: Final = (
+    *("call", "calls", "use", "uses", "result", "results", "response", "responses", "output", "outputs", "input"),
+    *("inputs", "code", "name", "args", "arguments", "parameters", "params", "request", "invocation", "run", "json"),
+)
+_PLAIN: Final = frozenset(
+    {
+        *("tool", "tools", "function", "invoke", "system", "think", "thinking", "thought", "thoughts", "reasoning"),
+        *("parameter", "scratchpad"),
+    }
+)
+"""Names that may be a word of the answer's own subject: as a tag they count only in a tag's form."""
+NAMES: Final = frozenset(
+    {
+        *_PLAIN,
+        *(f"tool{sign}{part}" for sign in ("", "_", "-") for part in _OF_TOOLS),
+        *(f"function{sign}{part}" for sign in ("", "_", "-") for part in _OF_TOOLS),
+        *("invocation", "scratch_pad", "inner_thoughts", "inner_monologue", "chain_of_thought", "begin_of_thought"),
+        *("antthinking", "ant_thinking", "hidden_reasoning", "internal_reasoning", "reflection_hidden"),
+        *("system_prompt", "system-prompt", "systemprompt", "system_message", "system-message", "system_instructions"),
+        *("system_reminder", "system-reminder", "system_note", "developer_message", "hidden_instructions"),
+    }
+)
+_NAMESPACE: Final = "antml:"
+_ALL: Final = NAMES | {_NAMESPACE + name for name in NAMES}
+_BEGINNINGS: Final = frozenset(name[:length] for name in _ALL for length in range(len(name) + 1))
+_LONGEST: Final = max(map(len, _ALL))
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_:-]*|")
+_CUT_SHORT: Final = 3
+"""Letters of a hidden tag's name with which an answer may not end: it was cut off there."""
+
+
+def tag(text: str, at: int, before: str, *, final: bool) -> Found:
+    """At a `<`. `before` is the character in front of it."""
+    closing = text.startswith("/", at + 1)
+    begin = at + 1 + closing
+    found = _NAME.match(text, begin, begin + _LONGEST + 1)
+    name = found[0].lower() if found is not None else ""
+    end = begin + len(name)
+    if end == len(text):
+        if not final:
+            return MORE if name in _BEGINNINGS else NOTHING
+        cut = name in _BEGINNINGS and len(name) >= _CUT_SHORT
+        return Gone(end=end) if cut else NOTHING
+    if name not in _ALL:
+        return NOTHING
+    if text[end] not in "> \t\r\n/=":
+        # Broken off in the middle, or a word that only begins so.
+        return NOTHING if closing or name in _PLAIN else Gone(end=end, region=region_of(name))
+    if text[end] == "/":
+        if end + 1 == len(text) and not final:
+            return MORE
+        if not text.startswith(">", end + 1):
+            return NOTHING
+    written = text[begin:end]
+    if not closing and before.isalnum() and written[0].isupper() and not written.isupper():
+        # A type's name in a program: List<Tool>.
+        return NOTHING
+    return _whole_tag(text, end, name, before=before, closing=closing, final=final)
+
+
+def _whole_tag(text: str, at: int, name: str, *, before: str, closing: bool, final: bool) -> Found:
+    """After a tag's name: its attributes and its end."""
+    quote, end = "", at
+    limit = at + MAX_TAG_CHARS
+    broken = False
+    while end < len(text) and end < limit:
+        char = text[end]
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "\"'" and text[end - 1] in "= ":
+            quote = char
+        elif char == ">":
+            break
+        elif char == "<":
+            broken = True
+            break
+        end += 1
+    if end == len(text) and not final and end < limit:
+        return MORE
+    if broken or end >= min(limit, len(text)):
+        # No tag's end. A prose word after all, if it may be one; else what follows is no answer either.
+        sure = name.removeprefix(_NAMESPACE) not in _PLAIN or "=" in text[at:end] or not text[at:end].strip()
+        return Gone(end=end, region=None if closing else region_of(name)) if sure else NOTHING
+    end += 1
+    if before == "`":
+        if end == len(text) and not final:
+            return MORE
+        if text.startswith("`", end):
+            # A tag alone in backticks is spoken about, not spoken.
+            return NOTHING
+    if closing or text[end - 2] == "/":
+        return Gone(end=end)
+    return Gone(end=end, region=region_of(name))
+
+
+def region_of(name: str) -> Region:
+    """What a tag of this name holds."""
+    bare = name.removeprefix(_NAMESPACE)
+    mark = re.compile(
+        rf"<(/?)(?:{_NAMESPACE})?{re.escape(bare)}(?=[\s>/=])[^<>]{{0,{MAX_CLOSE_CHARS}}}>", re.IGNORECASE
+    )
+    return Region(mark=mark, starts="<", room=len(_NAMESPACE) + len(bare) + MAX_CLOSE_CHARS + 3, opens=True)
+
+
+# -- special tokens of models: <|python_tag|> …
+
+_TOKEN: Final = re.compile(r"<[|｜](/?[A-Za-z][A-Za-z0-9_▁ -]{0,39})[|｜]>")
+_TOKEN_SO_FAR: Final = re.compile(r"<[|｜](?:/?(?:[A-Za-z][A-Za-z0-9_▁ -]{0,39}[|｜]?)?)")
+_MAX_TOKEN: Final = 45
+_ENDS: Final = frozenset({"im_end", "eot_id", "eom_id", "end", "end_of_turn", "endoftext", "end_of_text"})
+_ROLES: Final = frozenset({"im_start", "start_header_id", "start", "start_of_role", "role"})
+"""Tokens that a role's name follows; what the assistant says is the answer."""
+_HOLDS: Final = re.compile(r"(?:tool|function|think|reason|system|available_tool|begin_of_thought|python_tag)")
+_ROLE: Final = re.compile(r"\s{0,8}([A-Za-z_]{0,20})")
+
+
+def token(text: str, at: int, before: str, *, final: bool) -> Found:
+    """At a `<|`."""
+    found = _TOKEN.match(text, at)
+    if found is None:
+        so_far = _TOKEN_SO_FAR.match(text, at)
+        if so_far is None or so_far.end() < len(text):
+            return NOTHING
+        return Gone(end=len(text)) if final and len(text) - at > 2 else NOTHING if final else MORE
+    name, end = named(found[1]), found.end()
+    if before == "`" and text.startswith("`", end):
+        return NOTHING
+    if before == "`" and end == len(text) and not final:
+        return MORE
+    if name in _ROLES or name == "channel":
+        role = _ROLE.match(text, end)
+        if role is None or (role.end() == len(text) and not final):
+            return MORE
+        if role[1].lower() in ("assistant", "final"):
+            return Gone(end=role.end() + text.startswith("\n", role.end()))
+        if name == "channel":
+            return Gone(end=role.end(), region=_until(_ENDS | {"call", "return"}, keep={"start", "channel"}))
+        return Gone(end=role.end(), region=_until(_ENDS | {"call", "return"}, keep=_ROLES))
+    if name.startswith("/") or not _HOLDS.match(name) or re.search(r"(?:^|_)end(?:_|$)", name):
+        return Gone(end=end)
+    closers = {f"/{name}", f"end_{name}", f"{name}_end", re.sub("begin|start", "end", name)}
+    # A header of a model that writes no end of it: the message's end is one.
+    return Gone(end=end, region=_until((closers | _ENDS) - {name}, keep=_ROLES))
+
+
+def named(written: str) -> str:
+    """A token's name in one spelling."""
+    return written.lower().replace("▁", "_").replace(" ", "_").replace("-", "_").strip("_")
+
+
+def _until(names: set[str] | frozenset[str], *, keep: set[str] | frozenset[str] = frozenset()) -> Region:
+    written = "|".join(
+        re.escape(name).replace("_", "[_▁ -]") for name in sorted({*names, *keep}, key=len, reverse=True)
+    )
+    mark = re.compile(rf"<[|｜]({written})[|｜]>", re.IGNORECASE)
+    return Region(mark=mark, starts="<", room=_MAX_TOKEN, keep=frozenset(keep))
+
+
+# -- brackets: [TOOL_CALLS] …, <<SYS>> … <</SYS>>
+
+_BRACKETS: Final = (
+    "TOOL_CALLS",
+    "TOOL_CALL",
+    "TOOL_RESULTS",
+    "TOOL_CONTENT",
+    "AVAILABLE_TOOLS",
+    "SYSTEM_PROMPT",
+    "THINK",
+)
+_OPENERS: Final = {
+    **{f"[{name}]": (f"[/{name}]", "[") for name in _BRACKETS},
+    "<<SYS>>": ("<</SYS>>", "<"),
+}
+_STRAY: Final = frozenset({closer for closer, _ in _OPENERS.values()})
+_MARKS: Final = frozenset({*_OPENERS, *_STRAY})
+_LONGEST_MARK: Final = max(map(len, _MARKS))
+_MARKS_SO_FAR: Final = frozenset(mark[:length] for mark in _MARKS for length in range(1, len(mark)))
+
+
+def bracket(text: str, at: int, before: str, *, final: bool) -> Found:
+    """At a `[` or a `<<`. These are written in capitals, or they are prose."""
+    for mark in _MARKS:
+        if not text.startswith(mark, at):
+            continue
+        end = at + len(mark)
+        if before == "`" and end == len(text) and not final:
+            return MORE
+        if before == "`" and text.startswith("`", end):
+            return NOTHING
+        if mark in _STRAY:
+            return Gone(end=end)
+        closer, starts = _OPENERS[mark]
+        region = Region(mark=re.compile(re.escape(closer)), starts=starts, room=len(closer))
+        return Gone(end=end, region=region)
+    rest = text[at : at + _LONGEST_MARK]
+    if at + len(rest) == len(text) and rest in _MARKS_SO_FAR:
+        return MORE if not final else Gone(end=len(text)) if len(rest) > _CUT_SHORT else NOTHING
+    return NOTHING
+
+
+# -- fences: ```tool_code …
+
+_FENCE: Final = re.compile(r"```([A-Za-z_-]{0,20})")
+_FENCES: Final = frozenset(
+    {"tool_code", "tool_call", "tool_calls", "tool_use", "tool_output", "tool_outputs", "tool_json", "function_call"}
+)
+JSON_FENCE: Final = re.compile(r"```(?:json|jsonc|json5)[ \t]{0,8}\r?\n[ \t\r\n]{0,64}(?=[\[{])", re.IGNORECASE)
+_JSON_SO_FAR: Final = re.compile(
+    r"(?:j(?:s(?:o(?:n(?:[c5])?)?)?)?)?|(?:json|jsonc|json5)[ \t]{0,8}\r?(?:\n[ \t\r\n]{0,64})?", re.IGNORECASE
+)
+
+
+def fence(text: str, at: int, *, final: bool) -> Found:
+    """At a backtick. `NOTHING` also at the fence of an object, which `JSON_FENCE` matches."""
+    rest = text[at : at + 3]
+    if len(rest) < 3 and not rest.strip("`"):
+        return NOTHING if final else MORE
+    found = _FENCE.match(text, at)
+    if found is None:
+        return NOTHING
+    info = found[1].lower()
+    if found.end() == len(text) and not final:
+        so_far = any(name.startswith(info) for name in _FENCES) or _JSON_SO_FAR.fullmatch(info) is not None
+        return MORE if so_far else NOTHING
+    if info in _FENCES:
+        return Gone(end=found.end(), region=Region(mark=re.compile("```"), starts="`", room=3))
+    if JSON_FENCE.match(text, at) or final:
+        return NOTHING
+    return MORE if info and _JSON_SO_FAR.fullmatch(text, at + 3) else NOTHING

@@ -1,0 +1,39 @@
+"""One stage with a model: a todo's specialist works on its brief until it has an answer, or fails."""
+
+from midstream.agents.crew import Crew
+from midstream.agents.loop import Loop
+from midstream.agents.pipeline.contract import Assignment, StageResult
+from midstream.runs.contract import RunFailure
+
+
+class ModelStage:
+    """`Works` with the loops of a crew."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+
+    async def __call__(self, assignment: Assignment) -> StageResult:
+        todo, attempt = assignment.todo, assignment.attempt
+        loop: Loop | None = None
+        try:
+            loop = self._crew.loop(
+                todo.agent,
+                stage=assignment.stage_id,
+                parent=assignment.step.step_id,
+                brief=assignment.brief,
+                heard=assignment.heard,
+                last=assignment.last,
+                doing=assignment.doing,
+            )
+            came = await loop.run()
+        except RunFailure as failure:
+            return StageResult(
+                todo=todo,
+                ok=False,
+                text=loop.partial if loop is not None else "",
+                attempt=attempt,
+                code=failure.code,
+                error=failure.text,
+                retryable=failure.retryable,
+            )
+        return StageResult(todo=todo, ok=True, text=came.text, attempt=attempt, value=came.value)
