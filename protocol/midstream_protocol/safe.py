@@ -16,7 +16,8 @@ def json_safe(value: Any, *, max_depth: int = MAX_VALUE_DEPTH, max_items: int = 
 
     NaN and infinities become the strings `NaN`, `Infinity`, `-Infinity`; integers beyond ±(2^53-1) become strings;
     lone surrogates become U+FFFD; keys become strings (of two that become equal, the later wins); bytes become base64,
-    times, UUIDs, decimals, enums, dataclasses and structs what msgspec makes of them; anything else its `str()`.
+    times, UUIDs, decimals, enums, dataclasses and structs what msgspec makes of them; pydantic models what they dump;
+    anything else its `str()`.
     What is deeper than `max_depth`, beyond `max_items` items, or contains itself, is cut to "…".
     """
     return _Cleaner(max_items).clean(value, max_depth)
@@ -79,6 +80,8 @@ class _Cleaner:
         try:
             built = msgspec.to_builtins(value, str_keys=True)
         except Exception:  # noqa: BLE001 - not a type msgspec knows, or one whose own hooks raise
+            if callable(dump := getattr(type(value), "model_dump", None)):
+                return self.clean(dump(value, mode="json"), room)
             return _text(str(value)[:_MAX_FALLBACK_CHARS])
         return self.clean(built, room) if built is not value else _text(str(value)[:_MAX_FALLBACK_CHARS])
 

@@ -7,7 +7,7 @@ the signal): 1. not ready, no new runs, clients are told · 2. runs reach a safe
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import Any, Final
@@ -20,6 +20,7 @@ from midstream.agents.catalogue import Catalogue
 from midstream.agents.definition import Agent
 from midstream.agents.limiter import Limiter
 from midstream.agents.outflow.contract import Outflow
+from midstream.agents.own import OwnAgent
 from midstream.agents.providers.choose import choose_provider
 from midstream.agents.providers.contract import Provider
 from midstream.agents.tools.signature import BadTool
@@ -51,7 +52,7 @@ class Midstream:
     Without agents it serves the built-in workspace copilot. `resources` are opened at the start and given to tools
     by type. `outflow` is the app's own part in what leaves a run. `authenticate` is a function of `Credentials` to a
     `Principal` or None (plain or async), instead of the token setting. `settings`, `store`, `provider` and `clock`
-    default to the environment's, the settings', and real time. Raises `BadSettings`.
+    default to the environment's, the settings', and real time. Raises `BadSettings`, `BadTool`.
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class Midstream:
         self.model_note = ""
         """Which model answers and why, once it is started."""
         self.store_name = store.name if store is not None else self.settings.store
-        self._agents = agents
+        self._agents = None if agents is None else _served(agents)
         self._resources = resources
+        if not isinstance(outflow, Outflow | None):
+            raise BadTool(f"outflow is of type {type(outflow).__name__}; give Outflow(…) with your functions")
         self._outflow = outflow if outflow is not None else Outflow()
         self._authenticate = authenticate
         self._given_store = store
@@ -238,6 +241,17 @@ class Midstream:
         missing = sorted(set(registry.missing_agents.values()))
         notes = [f"runs wait for agents that are not served here: {', '.join(missing)}"] if missing else []
         return Readiness(reasons=reasons, notes=notes)
+
+
+def _served(agents: Any) -> Sequence[Agent | OwnAgent]:
+    if isinstance(agents, str | Agent | OwnAgent) or not isinstance(agents, Iterable):
+        raise BadTool("an app takes a list of its agents: Midstream([Agent(…)])")
+    served = tuple(agents)
+    for each in served:
+        if not isinstance(each, Agent | OwnAgent):
+            what = getattr(each, "__qualname__", None) or f"a value of type {type(each).__name__}"
+            raise BadTool(f"{what} is no agent; declare it with Agent(…), or with @agent where it is a function")
+    return served
 
 
 def _built_in(settings: Settings) -> list[Agent]:

@@ -57,7 +57,13 @@ async def test_when_idle_waits_until_the_model_has_no_more_to_do():
         await run.correct("Then this.", mode="when_idle")
         await run.advance(1)
         assert await run.result() == "C."
-        assert [said for _, said in texts(model.requests[2].messages)] == ["Go.", "A  | <call>", "x", "B.", "Then this."]
+        assert [said for _, said in texts(model.requests[2].messages)] == [
+            "Go.",
+            "A  | <call>",
+            "x",
+            "B.",
+            "Then this.",
+        ]
         check_log(run)
 
 

@@ -81,7 +81,7 @@ class _Assembly:
             hold=partial(_allowed, orchestrator) if races else None,
         )
         if orchestrator.plan is None:
-            return Single(crew.loop(), typed=agent.output is not None)
+            return Single(crew.loop(), run_id=port.start.run_id, typed=agent.output is not None)
         return Pipeline(
             agent=agent,
             port=port,

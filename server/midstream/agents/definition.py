@@ -1,11 +1,12 @@
 """An agent as an app declares it: a model's loop with instructions and tools."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from msgspec import Struct
 
+from midstream.agents.declared import check_choice, check_function, check_kind, check_number, listed, quoted
 from midstream.agents.output import Output
 from midstream.agents.planning.contract import Planning
 from midstream.agents.tools.definition import Tool
@@ -21,7 +22,10 @@ DEFAULT_MAX_TOKENS: Final = 4_096
 
 
 class AgentLimits(Struct, kw_only=True, frozen=True):
-    """Bounds of one run of an agent. A caller can lower the first two (`run.start` limits), never raise them."""
+    """Bounds of one run of an agent. A caller can lower the first two (`run.start` limits), never raise them.
+
+    Raises ValueError.
+    """
 
     max_turns: int = 50
     """Model calls. The last one is told to answer without tools."""
@@ -42,6 +46,20 @@ class AgentLimits(Struct, kw_only=True, frozen=True):
     idle_timeout_s: float | None = None
     """Silence of the model after which a call of it has failed; None: the app's setting."""
 
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name == "idle_timeout_s":
+                if value is not None:
+                    check_number("limits", name, value)
+            elif name != "context_tokens" or value is not None:
+                least = 0 if name in _MAY_BE_0 else 1
+                check_number("limits", name, value, whole=True, least=least)
+
+
+_MAY_BE_0: Final = ("max_tool_calls", "max_continuations", "max_output_fixes")
+"""The bounds that may be 0."""
+
 
 DEFAULT_LIMITS: Final = AgentLimits()
 DEFAULT_PLANNING: Final = Planning()
@@ -59,6 +77,7 @@ class RunInfo(Struct, kw_only=True, frozen=True):
 
 
 Instructions = str | Callable[[RunInfo], str]
+Stream = Literal["all", "final"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +108,7 @@ class Agent:
     hooks: "Sequence[Hook]" = ()
     join: "Join | None" = None
     planning: Planning = DEFAULT_PLANNING
-    stream: Literal["all", "final"] = "all"
+    stream: Stream = "all"
     steerable: bool = True
     can_ask: bool = False
     limits: AgentLimits = DEFAULT_LIMITS
@@ -97,11 +116,15 @@ class Agent:
     description: str = ""
 
     def __post_init__(self) -> None:
-        check_declared(self.name, self.tools)
-        for name in ("tools", "specialists", "guardrails", "hooks"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.model is not None and not isinstance(self.model, str):
-            object.__setattr__(self, "model", tuple(self.model))
+        try:
+            for name in ("tools", "specialists", "guardrails", "hooks"):
+                object.__setattr__(self, name, listed(f"agent {self.name}", name, getattr(self, name)))
+            if self.model is not None and not isinstance(self.model, str):
+                object.__setattr__(self, "model", _listed_models(self))
+            check_declared(self.name, self.tools)
+            check_kinds(self)
+        except ValueError as error:
+            raise BadTool(str(error)) from None
         check_team(self)
         if self.output is not None:
             Output(self.output)
@@ -134,20 +157,65 @@ def check_team(agent: Agent) -> None:
         raise BadTool(f"agent {agent.name}: specialists need a planner that gives them work")
     if agent.hooks and agent.planner is None:
         raise BadTool(f"agent {agent.name}: hooks are asked after the stages of a plan, so they need a planner")
-    if agent.model is not None and not agent.models:
-        raise BadTool(f"agent {agent.name}: its list of models is empty")
+    if agent.join is not None and agent.planner is None:
+        raise BadTool(f"agent {agent.name}: a join makes one of what several stages came to, so it needs a planner")
     for each in agent.specialists:
         if not each.plain or each.guardrails or each.title:
             raise BadTool(f"agent {agent.name}: its specialist {each.name} cannot plan, title or judge itself")
     for part in (agent.planner, agent.title, *agent.guardrails):
-        if isinstance(part, Agent) and (part.tools or part.can_ask or not part.plain or part.guardrails):
+        if isinstance(part, Agent) and (part.tools or part.can_ask or not part.plain or part.guardrails or part.title):
             raise BadTool(
                 f"agent {agent.name}: {part.name} plans, titles or judges, so it has no tools and no team of its own"
             )
+        if isinstance(part, Agent) and part.output is not None:
+            raise BadTool(f"agent {agent.name}: {part.name} plans, titles or judges, so it cannot have an output")
     tools: dict[str, Tool] = {}
     for tool in (*agent.tools, *(tool for each in agent.specialists for tool in each.tools)):
         if tools.setdefault(tool.name, tool) is not tool:
             raise BadTool(f"agent {agent.name}: two tools of it and its specialists are called {tool.name}")
+
+
+def check_kinds(agent: Agent) -> None:
+    """Raises ValueError for a part of an agent that is of a wrong kind."""
+    where = f"agent {agent.name}"
+    if not isinstance(agent.instructions, str):
+        check_function(where, "instructions", agent.instructions, "run", plain=True, also="a text, or ")
+    if agent.model is not None and not agent.models:
+        raise ValueError(f"{where}: its list of models is empty")
+    for model in agent.models:
+        if not isinstance(model, str) or not model:
+            raise ValueError(f"{where}: model is {quoted(agent.model)}; give a model's name, or a list of names")
+    for each in agent.specialists:
+        check_kind(where, "one of specialists", each, Agent, "an Agent")
+    if agent.planner is not None:
+        _check_part(where, "planner", agent.planner, "request, revision")
+    if not isinstance(agent.title, bool):
+        _check_part(where, "title", agent.title, "request", also="True, ")
+    for guardrail in agent.guardrails:
+        _check_part(where, "one of guardrails", guardrail, "request")
+    for hook in agent.hooks:
+        check_function(where, "one of hooks", hook, "result, plan")
+    if agent.join is not None:
+        check_function(where, "join", agent.join, "results, plan")
+    check_kind(where, "planning", agent.planning, Planning, "Planning(…)")
+    check_kind(where, "limits", agent.limits, AgentLimits, "AgentLimits(…)")
+    check_choice(where, "stream", agent.stream, Stream)
+    check_kind(where, "steerable", agent.steerable, bool, "True or False")
+    check_kind(where, "can_ask", agent.can_ask, bool, "True or False")
+    check_kind(where, "description", agent.description, str, "a text")
+    check_number(where, "max_tokens", agent.max_tokens, whole=True)
+
+
+def _listed_models(agent: Agent) -> tuple[Any, ...]:
+    if not isinstance(agent.model, Iterable):
+        raise ValueError(f"agent {agent.name}: model is {quoted(agent.model)}; give a model's name, or a list of names")
+    return tuple(agent.model)
+
+
+def _check_part(where: str, name: str, part: object, takes: str, *, also: str = "") -> None:
+    """Who plans, titles or judges is an agent or a function."""
+    if not isinstance(part, Agent):
+        check_function(where, name, part, takes, also=f"{also}an Agent, or ")
 
 
 def check_declared(name: str, tools: Sequence[Tool]) -> None:

@@ -237,7 +237,14 @@ class Loop:
             note = NoteRecord(kind="tool_limit", text=LIMIT_NOTE, stage=self._stage, of_run=run.exhausted)
         journal = [journal_record("note", self._port.new_id("note"), note)]
         if note.kind == "tool_limit" and reached:
-            await recovering(self._port, kind="tool_limit", attempt=renewals + 1, max_attempts=most, journal=journal)
+            await recovering(
+                self._port,
+                kind="tool_limit",
+                attempt=renewals + 1,
+                max_attempts=most,
+                step_id=self._parent,
+                journal=journal,
+            )
             self._recovering = True
             for each in reached:
                 each.renew()

@@ -6,10 +6,12 @@ model (known by what it can do, so that nothing here needs pydantic).
 
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
+from midstream.agents.declared import quoted
 from midstream.agents.json_answer import values_in
 from midstream.agents.tools.signature import BadTool
 from midstream_protocol.codec import json_safe
@@ -31,7 +33,7 @@ class Output:
 
     def __init__(self, type_: Any) -> None:
         self.type: Final = type_
-        self._pydantic = hasattr(type_, "model_validate_json") and hasattr(type_, "model_json_schema")
+        self._pydantic = _is_pydantic(type_)
         self.schema: Final = self._schema()
         """JSON Schema of the type."""
 
@@ -67,30 +69,69 @@ class Output:
         """A value of the type as JSON values."""
         if self._pydantic:
             return json_safe(value.model_dump(mode="json"))
-        return json_safe(msgspec.to_builtins(value, str_keys=True))
+        return json_safe(msgspec.to_builtins(value, str_keys=True, enc_hook=_dumped))
 
     def _schema(self) -> dict[str, Any]:
         if self._pydantic:
             return dict(self.type.model_json_schema())
         try:
-            return msgspec.json.schema(self.type)
+            # Names of types that msgspec does not read are gathered where a reader of the schema looks for them.
+            defs: dict[str, Any] = {}
+            schema = msgspec.json.schema(self.type, schema_hook=partial(_pydantic_schema, defs))
         except (TypeError, ValueError) as error:
-            raise BadTool(f"output={self.type!r}: no type that JSON can be ({error})") from error
+            raise BadTool(
+                f"output={quoted(self.type)}: no type that JSON can be; give a dataclass, a msgspec Struct, a TypedDict, "
+                "a pydantic model, an enum, a Literal, or a list or dict of such"
+            ) from error
+        return {**schema, "$defs": {**schema.get("$defs", {}), **defs}} if defs else schema
 
     def _typed(self, value: Any) -> Any:
         if self._pydantic:
             return self._model(value)
         try:
-            return msgspec.convert(value, self.type, strict=True)
+            return msgspec.convert(value, self.type, strict=True, dec_hook=_loaded)
         except msgspec.ValidationError as error:
             raise BadOutput(f"- {error}") from error
 
     def _model(self, value: Any) -> Any:
         try:
-            # From JSON, for then a strict model still reads a date or an enum, which JSON has as text.
-            return self.type.model_validate_json(msgspec.json.encode(value), strict=True)
+            return _model_of(self.type, value)
         except ValueError as error:
             raise BadOutput("\n".join(_pydantic_lines(error))) from error
+
+
+def _is_pydantic(type_: Any) -> bool:
+    return isinstance(type_, type) and hasattr(type_, "model_validate_json") and hasattr(type_, "model_json_schema")
+
+
+def _model_of(type_: Any, value: Any) -> Any:
+    # From JSON, for then a strict model still reads a date or an enum, which JSON has as text.
+    return type_.model_validate_json(msgspec.json.encode(value), strict=True)
+
+
+def _pydantic_schema(defs: dict[str, Any], type_: type) -> dict[str, Any]:
+    """For msgspec, of a model inside another type."""
+    if not _is_pydantic(type_):
+        raise NotImplementedError
+    schema: dict[str, Any] = type_.model_json_schema()  # type: ignore[attr-defined]
+    defs |= schema.pop("$defs", {})
+    return schema
+
+
+def _loaded(type_: type, value: Any) -> Any:
+    """For msgspec, of a model inside another type."""
+    if not _is_pydantic(type_):
+        raise NotImplementedError
+    try:
+        return _model_of(type_, value)
+    except ValueError as error:
+        raise ValueError("; ".join(line.removeprefix("- ") for line in _pydantic_lines(error))) from error
+
+
+def _dumped(value: Any) -> Any:
+    if not _is_pydantic(type(value)):
+        raise NotImplementedError
+    return value.model_dump(mode="json")
 
 
 def _pydantic_lines(error: ValueError) -> Iterator[str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from midstream.agents.tools.definition import Tool
+from midstream.agents.tools.read_result import read_result
 from midstream.agents.tools.shown import hidden_in
 from midstream.agents.tools.validate import BadSchema, check_arguments, check_value
 from midstream_protocol.errors import FieldError
@@ -22,7 +23,8 @@ class AgentRules:
 
     def is_server_tool(self, tool: str) -> bool:
         found = self._tools.get(tool)
-        return found is not None and not found.client
+        # Every agent may be offered the tool that reads results again.
+        return tool == read_result.name or (found is not None and not found.client)
 
     def check_args(self, tool: str, args: Mapping[str, Any]) -> list[FieldError]:
         found = self._tools.get(tool)

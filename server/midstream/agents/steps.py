@@ -1,6 +1,6 @@
 """The steps of a run that people see: one a stage, one a turn in it, one more for each try of a turn."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import msgspec
@@ -46,6 +46,19 @@ async def begin(
         # A program that begins again may find a question open: then the run still waits.
         facts.append(RunStatusChanged(status="running", phase=phase, text=status))
     await port.record(*facts, journal=journal, step_id=step.step_id)
+
+
+def steps_in(open_steps: Sequence[RunStep], ids: Collection[str]) -> list[RunStep]:
+    """Those of the open steps that are inside the steps of these ids, the innermost first. `open_steps` are in the
+    order in which they began.
+    """
+    known = set(ids)
+    inside = []
+    for step in open_steps:
+        if step.parent_step_id in known:
+            known.add(step.step_id)
+            inside.append(step)
+    return inside[::-1]
 
 
 def ended(step: RunStep, state: Literal["completed", "failed"]) -> RunStep:

@@ -161,8 +161,10 @@ class _Call:
     async def _begin_again(self) -> None:
         turn, count = self._turn, self._tries.count
         title = f"Asking the model again ({count} of {max(count, self._tries.most)})"
+        # Of a stage it is a step like the turn that failed, so that what is open in the stage can be told.
+        parent = self._step.parent_step_id or self._step.step_id
         self._step = await begin_step(
-            self._port, agent=turn.agent, title=title, kind="retry", parent=self._step.step_id, attempt=count
+            self._port, agent=turn.agent, title=title, kind="retry", parent=parent, attempt=count
         )
         self._step_open = True
 

@@ -121,6 +121,9 @@ def _where(error: Exception) -> str:
         # Its own text says where; the last frame is the importer's.
         return ""
     frames = traceback.extract_tb(error.__traceback__)
+    # A mistake in a declaration is found in here and made in the app.
+    here = str(Path(__file__).parents[1])
+    frames = [frame for frame in frames if not frame.filename.startswith(here)] or frames
     return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
 
 

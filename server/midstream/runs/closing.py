@@ -26,6 +26,7 @@ from midstream_protocol.events import (
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunStep,
     Todo,
     TodoStatus,
     ToolFailed,
@@ -52,10 +53,20 @@ def close_all(state: RunState, *, why: str) -> list[Planned]:
         for call in state.open_calls()
         if call.tool_call_id not in dropped
     ]
-    closings += [msgspec.structs.replace(step, state="failed") for step in state.steps.values()]
+    closings += close_steps(state)
     closings += _close_plan(state.plan or (), reason=why)
     closings += return_corrections(state, reason=why)
-    return [Planned(payload=payload) for payload in closings]
+    return [planned_closing(payload) for payload in closings]
+
+
+def close_steps(state: RunState) -> list[Payload]:
+    """Those that are inside others first."""
+    return [msgspec.structs.replace(step, state="failed") for step in reversed(state.steps.values())]
+
+
+def planned_closing(payload: Payload) -> Planned:
+    """A step's end belongs to that step, whoever writes it."""
+    return Planned(payload=payload, step_id=payload.step_id if isinstance(payload, RunStep) else None)
 
 
 def _close_plan(plan: tuple[Todo, ...], *, reason: str) -> list[Payload]:

@@ -10,7 +10,16 @@ from typing import Any, Final, Literal
 import msgspec
 
 from midstream.log import JournalRecord
-from midstream.runs.closing import DEADLINE, cancelled, close_question, completed, failed, return_corrections
+from midstream.runs.closing import (
+    DEADLINE,
+    cancelled,
+    close_question,
+    close_steps,
+    completed,
+    failed,
+    planned_closing,
+    return_corrections,
+)
 from midstream.runs.commands import Door, decide_command
 from midstream.runs.contract import BadDraft, CallCancelled, CorrectionRecord, CorrectionsPending, Offered, Stopping
 from midstream.runs.drafts import may_begin, plan_draft, resumed
@@ -160,11 +169,11 @@ def _recovered(door: Door, item: Recovered) -> Decision:
             )
         )
     payloads += [MessageSuperseded(message_id=m.message_id, reason="crash") for m in state.message.values()]
-    payloads += [msgspec.structs.replace(step, state="failed") for step in state.steps.values()]
+    payloads += close_steps(state)
     if not waiting:
         status: Literal["waiting", "running"] = "waiting" if state.waits_for_people() else "running"
         payloads.append(RunStatusChanged(status=status, phase="recovering", text="Continuing after an interruption"))
-    return Decision(events=[Planned(payload=p) for p in payloads])
+    return Decision(events=[planned_closing(p) for p in payloads])
 
 
 def _dequeued(door: Door, _item: Dequeued) -> Decision:

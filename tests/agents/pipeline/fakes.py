@@ -10,6 +10,7 @@ from midstream.agents.planning.plan import Plan
 from midstream.log import JournalRecord
 from midstream.runs.contract import Principal, StartRecord, Stopping
 from midstream.runs.state import CorrectionState
+from midstream.testing import ManualClock
 from midstream_protocol.events import Payload, RunStep
 
 START = StartRecord(
@@ -30,6 +31,7 @@ class FakePort:
 
     def __init__(self) -> None:
         self.start = START
+        self.clock = ManualClock()
         self.events: list[Payload] = []
         self.journal: list[JournalRecord] = []
         self.waiting = False
@@ -117,7 +119,8 @@ class FakeOrchestrator:
         self.plan = made or self.plan
         return made
 
-    async def mark(self, plan: Plan, *, reason: str | None = None) -> None:
+    async def mark(self, plan: Plan, *, reason: str | None = None, correction_id: str | None = None) -> None:
+        del correction_id
         self.plan = plan
         self.marks.append(({todo.id: todo.status for todo in plan.todos}, reason))
         await asyncio.sleep(0)

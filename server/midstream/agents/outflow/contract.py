@@ -5,9 +5,12 @@ writes (receipts' effects, endings) carries constants and clients' own words, an
 """
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
+from midstream.agents.declared import check_function, check_kind, check_number, listed
 from midstream.runs.contract import Principal
 from midstream_protocol.events import Payload
 
@@ -52,7 +55,7 @@ class Outflow(Struct, kw_only=True, frozen=True):
     its texts, or not at all if it is merely shown. A fact for which it returns None is shown without its texts. Only
     texts and values for people may change; what else it changed of an event is put back, and the log says so. What a
     message's deltas showed is what its `message.completed` says. A run's result that is a text passes as one
-    `message.delta`; of another one, `secrets` are hidden.
+    `message.delta`; of another one, `secrets` are hidden. Raises ValueError.
     """
 
     transform: tuple[Transform, ...] = ()
@@ -63,3 +66,26 @@ class Outflow(Struct, kw_only=True, frozen=True):
     hidden_tools: Callable[[Audience], frozenset[str]] | None = None
     enrich_timeout_s: float = 0.5
     enrich_keep_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        for name, takes in _PHASES.items():
+            functions = listed("outflow", name, getattr(self, name))
+            force_setattr(self, name, functions)
+            for function in functions:
+                check_function("outflow", name, function, takes, plain=name != "enrich")
+        # What was given may itself be the secret, so no sentence quotes it.
+        if isinstance(self.secrets, str):
+            raise ValueError("outflow: secrets is one text; give a list, such as secrets=[…]")
+        force_setattr(self, "secrets", listed("outflow", "secrets", self.secrets))
+        for place, secret in enumerate(self.secrets):
+            if not isinstance(secret, str):
+                raise ValueError(f"outflow: secrets[{place}] is of type {type(secret).__name__}; give texts")
+        check_kind("outflow", "guess", self.guess, bool, "True or False")
+        if self.hidden_tools is not None:
+            check_function("outflow", "hidden_tools", self.hidden_tools, "audience", plain=True)
+        check_number("outflow", "enrich_timeout_s", self.enrich_timeout_s)
+        check_number("outflow", "enrich_keep_s", self.enrich_keep_s, least=0)
+
+
+_PHASES: Final = {"transform": "payload", "enrich": "tool_name", "process": "payload, audience"}
+"""What a function of each phase is called with."""

@@ -4,6 +4,7 @@ time, and done without when it fails. Never for deltas.
 
 import asyncio
 from collections import OrderedDict
+from inspect import isawaitable
 from typing import Any, Final
 
 import msgspec
@@ -100,7 +101,8 @@ class Enrichment:
 
 async def _caught(catalogue: Enrich, tool: str) -> Any:
     try:
-        return await catalogue(tool) or ToolInfo()
+        info: Any = catalogue(tool)
+        return (await info if isawaitable(info) else info) or ToolInfo()
     except Exception as error:  # noqa: BLE001 - the app's function may raise anything
         return error
 

@@ -12,11 +12,13 @@ from midstream.agents.pipeline.board import Board
 from midstream.agents.pipeline.brief import brief, status_text
 from midstream.agents.pipeline.contract import Assignment, Works
 from midstream.agents.pipeline.hooks import decided, run_hooks
+from midstream.agents.pipeline.in_time import in_time
 from midstream.agents.pipeline.results import Results
 from midstream.agents.pipeline.schedule import is_last
 from midstream.agents.planning.plan import Plan
 from midstream.agents.records import StageEndRecord, StageRecord
-from midstream.agents.steps import begin, ended
+from midstream.agents.steps import begin, ended, steps_in
+from midstream.runs.contract import RunFailure
 from midstream.runs.port import Port
 from midstream_protocol.codec import json_safe
 from midstream_protocol.events import RunStep, Todo
@@ -62,7 +64,9 @@ class Attempting:
         end = ended_as(await self._works(assignment))
         closing = ended(assignment.step, "completed" if end.ok else "failed")
         record = journal_record("stage_end", job.stage_id, end)
-        await self._port.record(closing, journal=[record], step_id=closing.step_id)
+        # A turn that failed is still open.
+        inside = [ended(step, "failed") for step in steps_in(self._port.open_steps, {closing.step_id})]
+        await self._port.record(*inside, closing, journal=[record], step_id=closing.step_id)
         return end
 
     async def _assigned(self, job: Job) -> Assignment:
@@ -122,7 +126,14 @@ class Attempting:
 
     async def _judged(self, job: Job, end: StageEndRecord) -> StageEndRecord:
         result = result_of(job.todo, end, attempt=job.attempt)
-        said = await run_hooks(self._agent.hooks, result, self._plan())
+        seconds = self._agent.planning.hook_timeout_s
+        said = await in_time(
+            lambda: run_hooks(self._agent.hooks, result, self._plan()),
+            clock=self._port.clock,
+            seconds=seconds,
+            name=f"run:{self._port.start.run_id}/hooks:{job.todo.id}",
+            late=RunFailure("hook_failed", f"The checks after this step took more than {seconds:g} s."),
+        )
         verdict = decided(result, said, max_attempts=self._agent.limits.max_stage_attempts)
         judged = with_verdict(end, verdict, said.notes)
         judged = msgspec.structs.replace(judged, result=json_safe(judged.result))

@@ -20,7 +20,7 @@ from midstream.agents.pipeline.schedule import begins_now, with_follow_up
 from midstream.agents.planning.contract import Orchestrates
 from midstream.agents.planning.plan import OVER, Plan
 from midstream.agents.records import OutcomeRecord, StageEndRecord
-from midstream.agents.steps import begin_step, ended
+from midstream.agents.steps import begin_step, ended, steps_in
 from midstream.log import JournalRecord
 from midstream.runs.contract import RunFailure, Stopping
 from midstream.runs.port import Port
@@ -62,7 +62,9 @@ class Pipeline:
         self._spent = spent
         self._attempts = Attempts(journal)
         self._outcome = self._attempts.outcome
-        self._results = Results(agent.join)
+        self._results = Results(
+            agent.join, clock=port.clock, timeout_s=agent.planning.hook_timeout_s, name=self._name("join")
+        )
         for todo, end, attempt in self._attempts.settled(self._plan.todos):
             self._results.keep(result_of(todo, end, attempt=attempt), end.notes)
         self._attempting = Attempting(
@@ -182,7 +184,7 @@ class Pipeline:
         text = " ".join(unheard[-1].text.split())[:MAX_FOLLOW_UP_CHARS]
         agent = self._plan.todos[-1].agent if self._plan.todos else self._agent.name
         plan = with_follow_up(self._plan, title=f"Follow the correction: {text}", agent=agent)
-        await self._orchestrator.mark(plan, reason="correction")
+        await self._orchestrator.mark(plan, reason="correction", correction_id=unheard[-1].correction_id)
         return True
 
     # -- one stage
@@ -264,11 +266,10 @@ class Pipeline:
 
     async def _close(self, steps: Sequence[RunStep]) -> None:
         """End the steps of stages that were stopped, and the turns in them."""
+        there = self._port.open_steps
         ids = {step.step_id for step in steps}
-        for step in self._port.open_steps:
-            if step.parent_step_id in ids:
-                ids.add(step.step_id)
-        closings = [ended(step, "failed") for step in reversed(self._port.open_steps) if step.step_id in ids]
+        closing = [*steps_in(there, ids), *(step for step in there if step.step_id in ids)]
+        closings = [ended(step, "failed") for step in closing]
         if closings:
             await self._port.record(*closings)
 
@@ -326,7 +327,3 @@ class Pipeline:
 
     def _name(self, what: str) -> str:
         return f"run:{self._port.start.run_id}/{what}"
-
-
-def _end_record(job: Job, end: StageEndRecord) -> JournalRecord:
-    return journal_record("stage_end", job.stage_id, end)

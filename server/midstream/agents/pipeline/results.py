@@ -8,9 +8,11 @@ import structlog
 
 from midstream.agents.pipeline.brief import titled
 from midstream.agents.pipeline.contract import Join, StageResult
+from midstream.agents.pipeline.in_time import in_time
 from midstream.agents.pipeline.schedule import results_of
 from midstream.agents.planning.plan import Plan
 from midstream.agents.tools.shown import in_text
+from midstream.clock import Clock
 from midstream.runs.contract import RunFailure, Stopping
 from midstream_protocol.codec import json_safe
 from midstream_protocol.events import Todo
@@ -21,9 +23,12 @@ _log = structlog.get_logger("midstream.agents")
 class Results:
     """`notes` are what hooks said to later stages, in the order in which their stages ended."""
 
-    def __init__(self, join: Join | None) -> None:
+    def __init__(self, join: Join | None, *, clock: Clock, timeout_s: float, name: str) -> None:
         self.notes: list[str] = []
         self._join = join
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._name = name
         self._results: dict[str, StageResult] = {}
 
     def keep(self, result: StageResult, notes: Sequence[str]) -> None:
@@ -43,7 +48,7 @@ class Results:
         needed = self.needed_by(todo)
         if self._join is None or len(needed) < 2:
             return None
-        return in_text(await _joined(self._join, needed, plan))
+        return in_text(await self._joined(self._join, needed, plan))
 
     async def came_to(self, plan: Plan) -> Any:
         """What it is all together: the one result that no other was made of, or several in one. Raises `RunFailure`."""
@@ -54,9 +59,19 @@ class Results:
             case [only]:
                 return only.text if only.value is None else only.value
             case _ if self._join is not None:
-                return await _joined(self._join, found, plan)
+                return await self._joined(self._join, found, plan)
             case _:
                 return titled(found)
+
+    async def _joined(self, join: Join, results: Sequence[StageResult], plan: Plan) -> Any:
+        late = RunFailure("join_failed", f"Putting the results together took more than {self._timeout_s:g} s.")
+        return await in_time(
+            lambda: _joined(join, results, plan),
+            clock=self._clock,
+            seconds=self._timeout_s,
+            name=self._name,
+            late=late,
+        )
 
 
 async def _joined(join: Join, results: Sequence[StageResult], plan: Plan) -> Any:

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 from msgspec import Struct
 
 from midstream.agents.conversation import Message
+from midstream.agents.declared import check_choice, check_function, check_number
 from midstream.agents.planning.plan import Plan
 from midstream.runs.contract import Principal
 
@@ -69,6 +70,11 @@ Guardrail = Callable[[Request], Awaitable[Allow | Stop]]
 Replan = Callable[[str, Plan], bool]
 """Whether a correction (its text) changes the plan. Quick and without I/O: it is asked at a safe point."""
 
+WithoutPlan = Literal["one_stage", "fail"]
+GuardrailError = Literal["closed", "open"]
+GuardrailMode = Literal["gate", "race"]
+ReplanWhen = Literal["asked", "always", "never"]
+
 
 class Planning(Struct, kw_only=True, frozen=True):
     """How an agent plans, and what happens when a part of it fails. Seconds. Raises ValueError."""
@@ -77,17 +83,19 @@ class Planning(Struct, kw_only=True, frozen=True):
     title_timeout_s: float = 15.0
     guardrail_timeout_s: float = 20.0
     max_todos: int = 20
-    without_plan: Literal["one_stage", "fail"] = "one_stage"
+    without_plan: WithoutPlan = "one_stage"
     """No valid plan in time: do all of it in one step, or end the run as `no_plan`."""
-    guardrail_error: Literal["closed", "open"] = "closed"
+    guardrail_error: GuardrailError = "closed"
     """A guardrail that fails or is late: stop the run, or go on without it."""
-    guardrail_mode: Literal["gate", "race"] = "gate"
+    guardrail_mode: GuardrailMode = "gate"
     """`gate`: nothing is shown or begun before the verdict. `race`: the work begins, but no tool runs and no text of an
     answer leaves before the verdict."""
-    replan: Literal["asked", "always", "never"] | Replan = "asked"
+    replan: ReplanWhen | Replan = "asked"
     """Which corrections make the plan anew: those that ask for it, all, none, or what a function says."""
     parallel_stages: int = 3
     """Steps that run at the same time at most."""
+    hook_timeout_s: float = 60.0
+    """What all hooks after one step may take together, and a join."""
     history_chars: int = 24_000
     """Characters of the thread's newest messages that a planning call is given, some 6,000 tokens."""
     max_todo_chars: int = 200
@@ -98,10 +106,16 @@ class Planning(Struct, kw_only=True, frozen=True):
     """Characters of what a guardrail says to the user."""
 
     def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if isinstance(value, int | float) and value <= 0:
-                raise ValueError(f"planning: {name} is {value}; give a number above 0")
+        for name, default in zip(self.__struct_fields__, self.__struct_defaults__, strict=True):
+            if not isinstance(default, str):
+                check_number("planning", name, getattr(self, name), whole=isinstance(default, int))
+        check_choice("planning", "without_plan", self.without_plan, WithoutPlan)
+        check_choice("planning", "guardrail_error", self.guardrail_error, GuardrailError)
+        check_choice("planning", "guardrail_mode", self.guardrail_mode, GuardrailMode)
+        if isinstance(self.replan, str):
+            check_choice("planning", "replan", self.replan, ReplanWhen)
+        else:
+            check_function("planning", "replan", self.replan, "text, plan", plain=True)
 
 
 class Orchestrates(Protocol):
@@ -148,7 +162,7 @@ class Orchestrates(Protocol):
         """
         ...
 
-    async def mark(self, plan: Plan, *, reason: str | None = None) -> None:
+    async def mark(self, plan: Plan, *, reason: str | None = None, correction_id: str | None = None) -> None:
         """Make this the current plan: durable and shown when this returns.
 
         It is current from the call on, so make it of `plan` without waiting in between.

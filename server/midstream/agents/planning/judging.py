@@ -43,6 +43,8 @@ class Judging:
         self._open = {name: guard for name, guard in named(agent.guardrails).items() if name not in known}
         self._over = asyncio.Event()
         self._failure: BaseException | None = None
+        self._refusing = False
+        """One has refused the request, and that is being written: nothing more is shown."""
         self.task: asyncio.Task[None] | None = None
         """Asking them, while that is under way."""
         refused = next((record for record in known.values() if not record.allow), None)
@@ -63,7 +65,7 @@ class Judging:
 
     async def leave(self) -> None:
         """Returns when something may be shown. Raises as `verdict` does, once the request was refused."""
-        if self._gate or self.over:
+        if self._gate or self._refusing or self.over:
             await self.verdict()
 
     def begin(self) -> None:
@@ -117,6 +119,7 @@ class Judging:
             return
         if isinstance(verdict, Stop):
             record = GuardRecord(allow=False, reason=verdict.reason)
+            self._refusing = True
             triggered = GuardrailTriggered(name=name, reason=verdict.reason)
             await self._port.record(triggered, journal=[_kept(name, record)])
             count_guardrail_trip()
@@ -139,7 +142,15 @@ class Judging:
             return verdict_of(said, max_chars=self._planning.max_reason_chars)
 
         if not isinstance(guard, Agent):
-            return read(await called(guard, self._request))
+            said = await called(guard, self._request)
+            try:
+                return read(said)
+            except ValueError:
+                # For who wrote it, in the server's log.
+                kind = type(said).__name__
+                raise TypeError(
+                    f"a guardrail returns Allow() or Stop(reason), and not a value of type {kind}"
+                ) from None
         question = guard_question(guard, self._request, self._asked_for, history_chars=self._planning.history_chars)
         return await answered(self._asks, question, read)
 

@@ -209,10 +209,11 @@ class Orchestrator:
             )
         return plan
 
-    async def mark(self, plan: Plan, *, reason: str | None = None) -> None:
+    async def mark(self, plan: Plan, *, reason: str | None = None, correction_id: str | None = None) -> None:
         self._plan = plan
         async with self._writing:
-            await self._port.record(PlanUpdated(todos=plan.shown(), reason=reason), journal=[self._record(plan)])
+            updated = PlanUpdated(todos=plan.shown(), reason=reason, correction_id=correction_id)
+            await self._port.record(updated, journal=[self._record(plan)])
 
     async def _not_revised(self, step: RunStep, why: str, ids: Sequence[str]) -> None:
         """It stays as it was, and the corrections are settled: a restart does not ask for them again."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import structlog
 
 from midstream.agents.asking import Asks
 from midstream.agents.conversation import UserMessage
@@ -14,6 +15,8 @@ from midstream.agents.planning.plan import Plan
 from midstream.agents.planning.proposal import BadPlan, proposed
 from midstream.agents.planning.questions import plan_question
 from midstream.agents.planning.rounds import ROUNDS, PartFailed, answered, called
+
+_log = structlog.get_logger("midstream.agents")
 
 Accepts = Callable[[list[ProposedTodo]], Plan]
 """Makes the plan of a proposal. Raises `BadPlan`."""
@@ -62,6 +65,7 @@ class PlannerPart:
                 return read(await called(self._planner, request, revision))
             except BadPlan as wrong:
                 request = msgspec.structs.replace(request, problems=wrong.problems)
+        _log.warning("a plan cannot be used", agent=self._agent.name, wrong=list(request.problems))
         raise PartFailed("gave no plan that can be used")
 
 

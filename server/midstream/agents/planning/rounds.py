@@ -26,6 +26,9 @@ _log = structlog.get_logger("midstream.agents")
 ROUNDS: Final = 2
 """Times that a part is asked: an answer that cannot be used is given back once."""
 
+_MAX_LOGGED: Final = 1_000
+"""Characters of what was wrong with an answer, in the log."""
+
 _MAX_SAID: Final = 20_000
 """Characters of an answer that is given back."""
 
@@ -78,6 +81,9 @@ async def answered(asks: Asks, question: Question, read: Callable[[Any], T]) -> 
             except ValueError as refused:
                 words, wrong = msgspec.json.encode(json_safe(said)).decode(), str(refused)
         question = msgspec.structs.replace(question, messages=(*question.messages, *_given_back(words, wrong)))
+    _log.warning(
+        "an answer cannot be used", agent=question.agent, tool=question.name, wrong=bounded(wrong, _MAX_LOGGED)
+    )
     raise PartFailed("gave no answer that can be used")
 
 

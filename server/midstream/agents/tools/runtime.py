@@ -66,7 +66,6 @@ class Runtime:
         self._secrets = secrets if secrets is not None else Secrets()
         self._hold = hold
         self._approvals = Approvals(port)
-        self._slots = asyncio.Semaphore(PARALLEL_CALLS)
         self._seen: dict[str, str] = {}
         # Of the program before this one. What ends from now on is told once, and whole results are not kept in memory.
         self._results = {
@@ -90,8 +89,10 @@ class Runtime:
         """
         if len(calls) == 1:
             return [await self.run(calls[0], message_id=message_id, step_id=step_id)]
+        # Of this message alone: calls of another stage do not wait until somebody has answered these.
+        slots = asyncio.Semaphore(PARALLEL_CALLS)
         tasks = [
-            spawn(self._in_turn(call, message_id, step_id), name=f"run:{self._port.start.run_id}/call:{call.id}")
+            spawn(self._in_turn(slots, call, message_id, step_id), name=f"run:{self._port.start.run_id}/call:{call.id}")
             for call in calls
         ]
         try:
@@ -112,8 +113,10 @@ class Runtime:
             results.append(outcome)
         return results
 
-    async def _in_turn(self, call: Call, message_id: str | None, step_id: str | None) -> ResultRecord | Exception:
-        async with self._slots:
+    async def _in_turn(
+        self, slots: asyncio.Semaphore, call: Call, message_id: str | None, step_id: str | None
+    ) -> ResultRecord | Exception:
+        async with slots:
             try:
                 return await self.run(call, message_id=message_id, step_id=step_id)
             except Exception as error:  # noqa: BLE001 - raised by `run_all`, which decides about the siblings
