@@ -273,6 +273,7 @@ _BEFORE_THE_END: Final = frozenset({"new", "preparing", "approved", "refused", "
 _BEGINNINGS: Final = frozenset(
     {
         ev.MessageStarted.TYPE,
+        ev.ToolPreparing.TYPE,
         ev.ToolStarted.TYPE,
         ev.ToolRequested.TYPE,
         ev.ApprovalRequired.TYPE,

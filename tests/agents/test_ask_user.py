@@ -6,7 +6,7 @@ import pytest
 
 from midstream import tool
 from midstream.testing import Refused, call, calls
-from tests.agents.kit import acting, agent, check_log
+from tests.agents.kit import acting, agent, check_log, eventually
 
 SCRIPT = [call("ask_user", question="Which one?", choices=["a", "b"]), "Done."]
 
@@ -36,6 +36,27 @@ async def test_it_is_still_asked_after_a_crash_and_only_once():
         assert len(run.of_type("input.required")) == 1
         shown = [p.status for p in run.of_type("run.status")]
         assert shown == ["running", "waiting", *["running"] * (len(shown) - 2)]
+        check_log(run)
+
+
+@pytest.mark.asyncio
+async def test_an_answer_survives_a_crash_before_the_call_is_over():
+    async with acting(agent(can_ask=True), SCRIPT) as (run, model, stage):
+        append = stage._mortal.log.append
+
+        async def dying(key, **batch):
+            if any(b'"tool.completed"' in event for event in batch["batch"].events):
+                stage._mortal.dead = True
+            return await append(key, **batch)
+
+        stage._mortal.log.append = dying
+        await run.until("input.required")
+        await run.answer("a")
+        await eventually(lambda: stage._mortal.dead)
+        await run.crash()
+        assert await run.result() == "Done."
+        assert model.told() == ["a"]
+        assert len(run.of_type("tool.started")) == 1
         check_log(run)
 
 

@@ -48,6 +48,12 @@ class Seat(pydantic.BaseModel):
     row: int
 
 
+@dataclass
+class Journey:
+    first: Seat
+    others: dict[str, Booking]
+
+
 TYPES: list[tuple[Any, Any, Any]] = [
     (Offer, {"name": "a", "price": 1.5}, Offer(name="a", price=1.5)),
     (Point, {"x": 1}, Point(x=1)),
@@ -58,6 +64,12 @@ TYPES: list[tuple[Any, Any, Any]] = [
     (Colour, "red", Colour.RED),
     (int | None, None, None),
     (Booking, {"day": "2026-06-12", "seats": 2}, Booking(day=dt.date(2026, 6, 12), seats=2)),
+    (
+        list[Booking],
+        [{"day": "2026-06-12", "seats": 2, "inner": [{"row": 1}]}],
+        [Booking(day=dt.date(2026, 6, 12), seats=2, inner=[Seat(row=1)])],
+    ),
+    (Journey, {"first": {"row": 1}, "others": {}}, Journey(first=Seat(row=1), others={})),
 ]
 
 
@@ -110,6 +122,11 @@ def test_a_word_of_a_choice_needs_no_quotes_and_a_text_is_a_text():
     assert Output(Literal["yes", "no"]).read(" yes\n") == "yes"
     assert Output(str).read("{not json") == "{not json"
     assert Output(str).instructions == ""
+
+
+def test_what_is_wrong_with_a_model_inside_another_type_is_said():
+    with pytest.raises(BadOutput, match="inner/0/row: Input should be a valid integer"):
+        Output(list[Booking]).read('[{"day": "2026-06-12", "seats": 2, "inner": [{"row": "a"}]}]')
 
 
 def test_the_model_is_told_the_schema():

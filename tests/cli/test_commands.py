@@ -258,6 +258,10 @@ def test_a_token_is_needed(mortal):
             "broken_app:app",
             "importing 'broken_app' failed: ZeroDivisionError: division by zero (broken_app.py, line 2)",
         ),
+        (
+            "wrong_app:app",
+            "BadTool: agent a: title is 'x'; give True, an Agent, or a function of (request) (wrong_app.py, line 2)",
+        ),
         ("needs_app:app", "importing 'needs_app' failed: ModuleNotFoundError: No module named 'missing_thing'"),
         ("some app", "write MODULE:APP"),
     ],
@@ -265,10 +269,13 @@ def test_a_token_is_needed(mortal):
 def test_an_app_that_cannot_be_served(tmp_path, monkeypatch, target, text):
     (tmp_path / "broken_app.py").write_text("x = 1\nx / 0\n")
     (tmp_path / "crooked_app.py").write_text("def f(:\n")
+    (tmp_path / "wrong_app.py").write_text(
+        "from midstream import Agent\napp = Agent('a', instructions='', title='x')\n"
+    )
     (tmp_path / "needs_app.py").write_text("import missing_thing\n")
     (tmp_path / "some_app.py").write_text("from midstream.app import Midstream\nservice = Midstream([])\nname = 'x'\n")
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for name in ("broken_app", "crooked_app", "needs_app", "some_app"):
+    for name in ("broken_app", "crooked_app", "needs_app", "some_app", "wrong_app"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(NoApp) as refused:
         find_app(target, folder=tmp_path)

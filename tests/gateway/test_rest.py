@@ -42,6 +42,22 @@ async def test_a_start_answers_at_once_with_where_to_go_on(house: House) -> None
     assert (await ended(house, body["run_id"]))["status"] == "cancelled"
 
 
+async def test_a_start_in_a_busy_thread_says_what_became_of_it(house: House) -> None:
+    first = (await house.server.http.post("/v1/runs", json={"input": "gate a; say 2"})).json()
+    assert first["as"] == "started"
+
+    async def started(if_busy: str) -> tuple[str, str, bool]:
+        fields = {"input": "say 1", "thread_id": first["thread_id"], "if_busy": if_busy}
+        body = (await house.server.http.post("/v1/runs", json=fields)).json()
+        return body["as"], body["status"], body["run_id"] == first["run_id"]
+
+    assert await started("queue") == ("queued", "queued", False)
+    assert await started("parallel") == ("started", "running", False)
+    assert await started("correct") == ("corrected", "running", True)
+    await house.server.http.post(first["links"]["cancel"])
+    await ended(house, first["run_id"])
+
+
 @pytest.mark.parametrize("key", ["simple-key_1", "with spaces / and {signs}", "x" * 255])
 async def test_the_same_idempotency_key_is_the_same_run(house: House, key: str) -> None:
     headers = {"idempotency-key": key}

@@ -52,5 +52,6 @@ def test_planning_is_measured_beside_one_call():
     )
     rows = re.findall(r"until `plan.created` \| ([\d.]+)", done.stdout)
     assert len(rows) == 2
-    # Not how fast it is, which a busy machine cannot say: that the calls did not wait for each other.
-    assert all(1.0 <= float(ratio) < 2.0 for ratio in rows), done.stdout
+    # Not how fast it is, which a busy machine cannot say (nor that it is slower than the one call beside it, made at
+    # another moment): that three calls, one after the other, would have taken longer.
+    assert all(0 < float(ratio) < 3.0 for ratio in rows), done.stdout

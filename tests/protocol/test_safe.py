@@ -4,6 +4,7 @@ import enum
 import math
 
 import msgspec
+import pydantic
 import pytest
 
 from midstream_protocol import MAX_VALUE_DEPTH, json_safe, parse_json
@@ -16,6 +17,10 @@ class Colour(enum.IntEnum):
 class Row(msgspec.Struct):
     at: dt.date
     cells: list[float]
+
+
+class Model(pydantic.BaseModel):
+    at: dt.date
 
 
 class Hostile:
@@ -51,6 +56,8 @@ class HostileDict(dict):
         (decimal.Decimal("1.10"), "1.10"),
         (Colour.RED, 1),
         (Row(at=dt.date(2026, 6, 12), cells=[math.nan]), {"at": "2026-06-12", "cells": ["NaN"]}),
+        (Model(at=dt.date(2026, 6, 12)), {"at": "2026-06-12"}),
+        ({"a": [Model(at=dt.date(2026, 6, 12))]}, {"a": [{"at": "2026-06-12"}]}),
         (object, "<class 'object'>"),
         (Hostile(), "<Hostile>"),
         (HostileDict(a=1), "<HostileDict>"),

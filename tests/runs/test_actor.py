@@ -17,7 +17,15 @@ from midstream_protocol.commands import (
     ToolError,
     ToolResult,
 )
-from midstream_protocol.events import Notice, ObjectCreated, RunCancelled, RunFailed
+from midstream_protocol.events import (
+    MessageCompleted,
+    Notice,
+    ObjectCreated,
+    RunCancelled,
+    RunFailed,
+    ToolFailed,
+    ToolPreparing,
+)
 from tests.runs.conftest import Open
 from tests.runs.house import House, soon, types
 from tests.runs.say import (
@@ -353,6 +361,38 @@ async def test_a_cancelled_program_may_close_what_it_has_open(house: Open) -> No
     await server.send(run, RunCancel())
     end = (await server.log(run))[-1].payload
     assert [e.outcome for e in end.effects] == ["completed"]
+
+
+async def test_no_call_is_prepared_after_an_immediate_cancel(house: Open) -> None:
+    """What is said with it, the end of the message that held the call, still counts."""
+    calls = ("t1", "t2")
+    gate = asyncio.Event()
+
+    async def body(port: Port) -> None:
+        await port.emit(message())
+        await port.emit(ToolPreparing(tool_call_id="t1", message_id="m1", tool="edit_file", label="Edit"))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await port.emit(delta("so far"))
+            await port.emit(ToolPreparing(tool_call_id="t2", message_id="m1", tool="edit_file", label="Edit"))
+            cut = MessageCompleted(message_id="m1", role="assistant", text="so far", state="interrupted")
+            failed = [
+                ToolFailed(tool_call_id=each, code="cancelled", text="No.", outcome="not_started", retryable=False)
+                for each in calls
+            ]
+            port.post(cut, *failed)
+            gate.set()
+
+    server = await house(body)
+    run = await server.start()
+    await (await server.attach(run)).until("tool.preparing")
+    await server.send(run, RunCancel())
+    await gate.wait()
+    log = await server.log(run)
+    after = types(log)[types(log).index("run.cancelling") + 1 :]
+    assert after == ["message.delta", "message.completed", "tool.failed", "run.cancelled"]
+    assert [effect.tool_call_id for effect in log[-1].payload.effects] == ["t1"]
 
 
 async def test_a_program_that_does_not_end_is_left_behind(house: Open) -> None:
@@ -817,10 +857,17 @@ async def test_a_fenced_actor_says_no_more(house: Open) -> None:
     go.set()
     receipt = await server.send(run, RunCorrect(text="x"))
     assert receipt.code == "unavailable"
+    living = server.registry._living
+    # The store answers from its own thread, so how far this has come no number of turns of the loop can say.
+    for actor in list(living.actors.values()):
+        await soon(asyncio.wait([actor.task]))
     await server.clock.advance(30)
+    if living._retries:
+        await soon(asyncio.wait(list(living._retries.values())))
+        await asyncio.sleep(0)
+    assert living._retries == {}
     assert server.registry.live_runs == 0
     assert types(await server.log(run, ended=False)) == ["run.started", "message.completed"]
-    assert not [t for t in asyncio.all_tasks() if "retry" in t.get_name()]
     with pytest.raises(Fenced):
         await store.log.append(key, fence=lease.fence, prev_seq=2, batch=_batch())
 

@@ -621,6 +621,54 @@ async def test_an_offer_to_a_server_that_goes_down_says_so(house: Open) -> None:
 __all__ = ["House"]
 
 
+async def test_a_server_that_stood_still_for_longer_than_its_leases_keeps_its_runs(house: Open) -> None:
+    """Stopped, or a machine that slept: nobody else had the runs, so their programs go on as if nothing had been."""
+
+    async def body(port: Port) -> None:
+        lives.append(port.recovered)
+        await go.wait()
+        await port.end("ok")
+
+    lives: list[bool] = []
+    go = asyncio.Event()
+    server = await house(body, limits=Limits(lease_ms=10_000))
+    run = await server.start()
+    actors = server.registry._living.actors
+    [actor] = actors.values()
+    server.clock._now += 60
+    while actor.lease.expires_at < server.clock.now_ms():
+        assert list(actors.values()) == [actor]
+        await server.clock.advance(0.1)
+    # A look for due runs comes after each renewal.
+    await server.clock.advance(5)
+    go.set()
+    assert types(await server.log(run)) == ["run.started", "message.completed", "run.completed"]
+    assert lives == [False]
+
+
+async def test_a_lease_that_ended_unseen_is_given_to_who_has_the_run(house: Open) -> None:
+    async def body(port: Port) -> None:
+        lives.append(port.recovered)
+        await go.wait()
+        await port.end("ok")
+
+    lives: list[bool] = []
+    go = asyncio.Event()
+    server = await house(body, limits=Limits(lease_ms=10_000))
+    run = await server.start()
+    living = server.registry._living
+    [actor] = living.actors.values()
+    fence = actor.lease.fence
+    server.clock._now += 60
+    # It ends between the renewal and the look for due runs.
+    await soon(living._claim_due())
+    assert list(living.actors.values()) == [actor]
+    assert actor.lease.fence > fence
+    go.set()
+    assert types(await server.log(run)) == ["run.started", "message.completed", "run.completed"]
+    assert lives == [False]
+
+
 async def test_a_run_whose_lease_was_lost_is_let_go_of_at_once(house: Open) -> None:
     """Its program acts no more: whoever has the run now may be doing the same."""
 

@@ -33,9 +33,9 @@ planning: dict[str, Any] = {
     "replan": os.environ.get("REPLAN", "asked"),
     "without_plan": os.environ.get("WITHOUT_PLAN", "one_stage"),
     "guardrail_error": os.environ.get("GUARD_ERROR", "closed"),
-    "plan_timeout_s": float(os.environ.get("PART_S", "20")),
-    "title_timeout_s": float(os.environ.get("PART_S", "20")),
-    "guardrail_timeout_s": float(os.environ.get("PART_S", "20")),
+    "plan_timeout_s": float(os.environ.get("PLAN_S", "20")),
+    "title_timeout_s": 20.0,
+    "guardrail_timeout_s": 20.0,
 }
 app = Midstream(
     agents=[

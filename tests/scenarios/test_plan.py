@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.scenarios.desk import DeskWorld, data, desk, role_of, said, todos
+from tests.scenarios.desk import DeskWorld, Model, data, desk, role_of, said, todos
 from tests.scenarios.world import Stranger, same_history, whole
 from tests.testkit.model_server import STALL, Received, Reply, error_reply, text_message
 
@@ -28,8 +28,8 @@ def steps(events: list[dict[str, Any]], kind: str = "stage") -> list[tuple[str, 
     return [(p["title"], p["state"]) for p in of(events, "run.step") if p["kind"] == kind]
 
 
-async def begin(client: Stranger, **fields: Any) -> str:
-    receipt = await client.command("run.start", "s1", input="Compare the three lines.", **fields)
+async def begin(client: Stranger, command_id: str = "s1", **fields: Any) -> str:
+    receipt = await client.command("run.start", command_id, input="Compare the three lines.", **fields)
     assert receipt["status"] == "accepted", receipt
     return str(receipt["run_id"])
 
@@ -95,31 +95,32 @@ async def test_a_guardrail_that_trips(tmp_path, mode):
             assert of(client.events, "plan.created")
 
 
-@pytest.mark.parametrize(
-    ("wrong", "asked"),
-    [
-        (data({"todos": []}), 2),
-        (data({"todos": [{"title": "x", "agent": "nobody"}]}), 2),
-        (data(todos("research", "writing", depends=[[1], [0]])), 2),
-        (data({"todos": "all of it"}), 2),
-        (data(todos(*["research"] * 500)), 2),
-        (Reply(text_message("I think we should just do it.")), 2),
-        (Reply(text_message('{"todos": [{"title": "cut o')), 2),
-        (Reply([STALL]), 1),
-        (Reply(silent=True), 1),
-        (error_reply(400, "invalid_request_error"), 1),
-    ],
-    ids=["empty", "unknown agent", "cycle", "type", "too many", "prose", "cut", "stalls", "never", "refused"],
-)
-async def test_a_planner_that_is_wrong_or_late(tmp_path, wrong, asked):
-    async with desk(tmp_path, THREE, PART_S="3") as (it, model), it.client() as client:
-        model.hook = lambda r: wrong if role_of(r) == "PLANNER" else None
-        await begin(client)
-        end = await client.to_end()
-        assert (end["type"], end["payload"].get("result")) == ("run.completed", "desk done."), end
-        [plan] = of(client.events, "plan.created")
-        assert len(plan["todos"]) == 1
-        assert model.asked.count("PLANNER") == asked
+WRONG = {
+    "empty": data({"todos": []}),
+    "unknown agent": data({"todos": [{"title": "x", "agent": "nobody"}]}),
+    "cycle": data(todos("research", "writing", depends=[[1], [0]])),
+    "type": data({"todos": "all of it"}),
+    "too many": data(todos(*["research"] * 500)),
+    "prose": Reply(text_message("I think we should just do it.")),
+    "cut": Reply(text_message('{"todos": [{"title": "cut o')),
+    "refused": error_reply(400, "invalid_request_error"),
+}
+LATE = {"stalls": Reply([STALL]), "never": Reply(silent=True)}
+
+
+@pytest.mark.parametrize(("answers", "plan_s"), [(WRONG, "20"), (LATE, "1")], ids=["wrong", "late"])
+async def test_a_planner_that_is_wrong_or_late(tmp_path, answers, plan_s):
+    async with desk(tmp_path, THREE, PLAN_S=plan_s) as (it, model):
+        for number, (what, answer) in enumerate(answers.items()):
+            model.asked.clear()
+            model.hook = lambda r, answer=answer: answer if role_of(r) == "PLANNER" else None
+            async with it.client() as client:
+                await begin(client, f"s{number}")
+                end = await client.to_end()
+            assert (end["type"], end["payload"].get("result")) == ("run.completed", "desk done."), (what, end)
+            [plan] = of(client.events, "plan.created")
+            assert len(plan["todos"]) == 1, what
+            assert model.asked.count("PLANNER") == (1 if what in ("stalls", "never", "refused") else 2), what
 
 
 async def test_a_planner_that_mends_its_plan(tmp_path):
@@ -133,51 +134,63 @@ async def test_a_planner_that_mends_its_plan(tmp_path):
         assert "nobody" in said(mended)
 
 
-@pytest.mark.parametrize(
-    "moment",
-    [
-        *(("asked", role, nth) for role in ("PLANNER", "GUARD", "RESEARCH", "ANALYSIS", "WRITING") for nth in (1,)),
-        *(("event", "plan.updated", nth) for nth in range(1, 6)),
+MOMENTS = {
+    "planning and before each stage": [
+        ("asked", role, 1) for role in ("PLANNER", "GUARD", "RESEARCH", "ANALYSIS", "WRITING")
+    ],
+    "between stages": [("event", "plan.updated", nth) for nth in range(1, 6)],
+    "within a stage": [
         *(("event", "tool.completed", nth) for nth in (1, 2, 3)),
         ("event", "message.delta", 2),
         ("event", "plan.created", 1),
     ],
-    ids=lambda moment: "-".join(map(str, moment)),
-)
-async def test_killed_anywhere_the_plan_goes_on(tmp_path, moment):
-    what, name, nth = moment
+}
+
+
+@pytest.mark.parametrize("where", MOMENTS)
+async def test_killed_anywhere_the_plan_goes_on(tmp_path, where):
+    """One server after the other over the same file: each is killed in the middle of a run that the next one ends."""
     async with desk(tmp_path, THREE) as (it, model):
-        async with it.client() as client:
-            run = await begin(client)
-            if what == "asked":
-                async with asyncio.timeout(20):
-                    while model.asked.count(name) < nth:
-                        await asyncio.sleep(0.005)
-            else:
-                for _ in range(nth):
-                    await client.until(name)
-            await it.kill()
-        made = of(client.events, "plan.created")
-        await it.up()
-        after = await whole(it, run)
-        same_history(client.raw, after.raw)
-        end = after.events[-1]
-        assert (end["type"], end["payload"].get("result")) == ("run.completed", "writing done."), end
-        assert len(of(after.events, "plan.created")) == 1
-        if made:
-            assert model.asked.count("PLANNER") == 1
-            assert model.asked.count("GUARD") == 1
-        assert plan_at_end(after.events) == ["completed"] * 3
-        # No stage is completed twice, and none is left open.
-        done = [title for title, state in steps(after.events) if state == "completed"]
-        assert sorted(done) == sorted(set(done))
-        assert len(done) == 3
-        # The tool of each stage ran for one call only (the same key), however often it was begun.
-        keys: dict[str, set[str]] = {}
-        for line in it.did():
-            _, looked, key = line.split()
-            keys.setdefault(looked, set()).add(key)
-        assert set(keys) == {"research0", "analysis0", "writing0"}
+        for number, moment in enumerate(MOMENTS[where]):
+            await killed_at(it, model, moment, command_id=f"s{number}")
+
+
+async def killed_at(it: DeskWorld, model: Model, moment: tuple[str, str, int], *, command_id: str) -> None:
+    what, name, nth = moment
+    model.asked.clear()
+    did_before = len(it.did())
+    async with it.client() as client:
+        run = await begin(client, command_id)
+        if what == "asked":
+            async with asyncio.timeout(20):
+                while model.asked.count(name) < nth:
+                    await asyncio.sleep(0.005)
+        else:
+            for _ in range(nth):
+                await client.until(name)
+        await it.kill()
+    made = of(client.events, "plan.created")
+    await it.up()
+    after = await whole(it, run)
+    same_history(client.raw, after.raw)
+    end = after.events[-1]
+    assert (end["type"], end["payload"].get("result")) == ("run.completed", "writing done."), (moment, end)
+    assert len(of(after.events, "plan.created")) == 1, moment
+    if made:
+        assert model.asked.count("PLANNER") == 1, moment
+        assert model.asked.count("GUARD") == 1, moment
+    assert plan_at_end(after.events) == ["completed"] * 3, moment
+    # No stage is completed twice, and none is left open.
+    done = [title for title, state in steps(after.events) if state == "completed"]
+    assert sorted(done) == sorted(set(done)), moment
+    assert len(done) == 3, moment
+    # The tool of each stage ran for one call only (the same key), however often it was begun.
+    keys: dict[str, set[str]] = {}
+    for line in it.did()[did_before:]:
+        _, looked, key = line.split()
+        keys.setdefault(looked, set()).add(key)
+    assert set(keys) == {"research0", "analysis0", "writing0"}, moment
+    assert all(len(each) == 1 for each in keys.values()), (moment, keys)
 
 
 async def test_a_correction_reaches_three_parallel_stages_and_the_last(tmp_path):

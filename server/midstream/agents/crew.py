@@ -65,7 +65,7 @@ def instructions_of(agent: Agent, start: StartRecord) -> str:
     """The agent's own system text for this run."""
     if isinstance(agent.instructions, str):
         return agent.instructions
-    return agent.instructions(
+    given: Any = agent.instructions(
         RunInfo(
             run_id=start.run_id,
             thread_id=start.thread_id,
@@ -75,6 +75,9 @@ def instructions_of(agent: Agent, start: StartRecord) -> str:
             metadata=start.metadata or {},
         )
     )
+    if not isinstance(given, str):
+        raise TypeError(f"agent {agent.name}: its instructions return a value of type {type(given).__name__}, no text")
+    return given
 
 
 def asker(agent: Agent, port: Port, shared: Shared) -> Asks:

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from msgspec import Struct
 
-from midstream.agents.declared import check_choice, check_function, check_kind, check_number, listed, quoted
+from midstream.agents.declared import (
+    BadDeclaration,
+    check_choice,
+    check_function,
+    check_kind,
+    check_number,
+    listed,
+    quoted,
+)
 from midstream.agents.output import Output
 from midstream.agents.planning.contract import Planning
 from midstream.agents.tools.definition import Tool
@@ -123,7 +131,7 @@ class Agent:
                 object.__setattr__(self, "model", _listed_models(self))
             check_declared(self.name, self.tools)
             check_kinds(self)
-        except ValueError as error:
+        except BadDeclaration as error:
             raise BadTool(str(error)) from None
         check_team(self)
         if self.output is not None:
@@ -176,15 +184,15 @@ def check_team(agent: Agent) -> None:
 
 
 def check_kinds(agent: Agent) -> None:
-    """Raises ValueError for a part of an agent that is of a wrong kind."""
+    """Raises `BadDeclaration` for a part of an agent that is of a wrong kind."""
     where = f"agent {agent.name}"
     if not isinstance(agent.instructions, str):
         check_function(where, "instructions", agent.instructions, "run", plain=True, also="a text, or ")
     if agent.model is not None and not agent.models:
-        raise ValueError(f"{where}: its list of models is empty")
+        raise BadDeclaration(f"{where}: its list of models is empty")
     for model in agent.models:
         if not isinstance(model, str) or not model:
-            raise ValueError(f"{where}: model is {quoted(agent.model)}; give a model's name, or a list of names")
+            raise BadDeclaration(f"{where}: model is {quoted(agent.model)}; give a model's name, or a list of names")
     for each in agent.specialists:
         check_kind(where, "one of specialists", each, Agent, "an Agent")
     if agent.planner is not None:
@@ -208,7 +216,9 @@ def check_kinds(agent: Agent) -> None:
 
 def _listed_models(agent: Agent) -> tuple[Any, ...]:
     if not isinstance(agent.model, Iterable):
-        raise ValueError(f"agent {agent.name}: model is {quoted(agent.model)}; give a model's name, or a list of names")
+        raise BadDeclaration(
+            f"agent {agent.name}: model is {quoted(agent.model)}; give a model's name, or a list of names"
+        )
     return tuple(agent.model)
 
 

@@ -80,8 +80,8 @@ class Output:
             schema = msgspec.json.schema(self.type, schema_hook=partial(_pydantic_schema, defs))
         except (TypeError, ValueError) as error:
             raise BadTool(
-                f"output={quoted(self.type)}: no type that JSON can be; give a dataclass, a msgspec Struct, a TypedDict, "
-                "a pydantic model, an enum, a Literal, or a list or dict of such"
+                f"output={quoted(self.type)}: no type that JSON can be; give a dataclass, a msgspec Struct, a "
+                "TypedDict, a pydantic model, an enum, a Literal, or a list or dict of such"
             ) from error
         return {**schema, "$defs": {**schema.get("$defs", {}), **defs}} if defs else schema
 

@@ -123,8 +123,8 @@ def _where(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     # A mistake in a declaration is found in here and made in the app.
     here = str(Path(__file__).parents[1])
-    frames = [frame for frame in frames if not frame.filename.startswith(here)] or frames
-    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    last = next((frame for frame in reversed(frames) if not frame.filename.startswith((here, "<"))), None)
+    return f" ({Path(last.filename).name}, line {last.lineno})" if last else ""
 
 
 def _instead(module_name: str, module: Any) -> str:

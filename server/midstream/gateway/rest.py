@@ -121,6 +121,8 @@ class Rest:
             "run_id": receipt.run_id,
             "thread_id": receipt.thread_id,
             "status": "queued" if receipt.as_ == "queued" else "running",
+            # What became of it in a busy thread: as "corrected", the run is the one that was there.
+            **({"as": receipt.as_} if receipt.as_ is not None else {}),
             # Nothing of the log was told yet: following from here brings all of it.
             "cursor": {"epoch": view.cursor.epoch, "seq": 0},
             "links": {

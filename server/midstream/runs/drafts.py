@@ -90,6 +90,8 @@ def plan_draft(state: RunState, payload: Payload, step_id: str | None) -> list[P
     if state.call_cancels and _of_cancelled_call(state, payload):
         # The cancel was decided while this was on its way: a question asked now would hold the run for nothing.
         raise CallCancelled
+    if _never_began(state, payload):
+        return []
     check = _CHECKS.get(kind)
     wrong = check(state, payload) if check is not None else None
     if wrong is None and step_id is not None and not _in_step(state, payload, step_id):
@@ -137,6 +139,21 @@ def _of_cancelled_call(state: RunState, payload: Payload) -> bool:
             return payload.tool_call_id in state.call_cancels
         case InputRequired():
             return any(payload.input_id == input_of(call_id) for call_id in state.call_cancels)
+        case _:
+            return False
+
+
+def _never_began(state: RunState, payload: Payload) -> bool:
+    """Whether it prepares a call after an immediate cancel, or closes one that for this reason never was. It is left
+    out and not refused: what is written with it, the end of its message, still counts.
+    """
+    if state.cancelling is None or state.cancelling.mode != "now":
+        return False
+    match payload:
+        case ToolPreparing():
+            return True
+        case ToolFailed():
+            return payload.tool_call_id not in state.calls and payload.outcome == "not_started"
         case _:
             return False
 

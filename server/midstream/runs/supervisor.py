@@ -263,8 +263,9 @@ class Supervisor:
         while True:
             await self._clock.sleep(_SWEEP_S)
             try:
-                await self._claim_due()
+                # First: a process that stood still for longer than its leases last would find its own runs due.
                 await self._renew()
+                await self._claim_due()
             except LogError as error:
                 _log.warning("cannot look for due runs", error=str(error))
 
@@ -275,7 +276,10 @@ class Supervisor:
             )
             if lease is None:
                 return
-            if lease.run not in self._waking:
+            if (actor := self.actors.get(lease.run)) is not None:
+                # Its lease ended unseen, and it goes on. Had another written meanwhile, its next write would fail.
+                actor.lease = lease
+            elif lease.run not in self._waking:
                 await self._take_up_due(lease)
 
     async def _take_up_due(self, lease: Lease) -> None:

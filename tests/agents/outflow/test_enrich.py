@@ -50,6 +50,12 @@ async def test_the_first_catalogue_that_knows_a_thing_says_it():
 
 
 @pytest.mark.asyncio
+async def test_a_catalogue_may_be_a_plain_function():
+    it, _ = enrichment(lambda tool: ToolInfo(label=f"The {tool}"))
+    assert (await it.enriched(preparing())).label == "The search"
+
+
+@pytest.mark.asyncio
 async def test_it_is_kept_for_a_while_and_for_many_calls_at_once():
     catalogue = Catalogue(ToolInfo(label="One"), ToolInfo(label="Two"))
     it, clock = enrichment(catalogue, enrich_keep_s=10)

@@ -142,6 +142,7 @@ def test_what_a_run_knows_at_its_start():
             "You are the desk's own assistant and answer in one line.\n",
             'Always say "Thank you for calling the desk, have a nice day".',
             "Code 4f3c2a1b9d8e7f60, id 550e8400-e29b-41d4-a716-446655440000, CANARY-7.",
+            "The launch code is zebra-77-quartz. Secret word: otter_2x. The code is documented in section-12-b.",
         ],
         environ={
             "SOME_API_KEY": "from-the-environment",
@@ -152,10 +153,18 @@ def test_what_a_run_knows_at_its_start():
     )
     for known in (
         *("blue-horse", "from-the-environment", "4f3c2a1b9d8e7f60", "550e8400-e29b-41d4-a716-446655440000", "CANARY-7"),
+        *("zebra-77-quartz", "otter_2x"),
         "You are the desk's own assistant and answer in one line.",
     ):
         assert secrets.told(f"so: {known}!") == f"so: {HIDDEN}!"
-    for told in ("Thank you for calling the desk, have a nice day", "short", "postgres", "/home/somebody"):
+    for told in (
+        "Thank you for calling the desk, have a nice day",
+        "short",
+        "postgres",
+        "/home/somebody",
+        "documented",
+        "section-12-b",
+    ):
         assert secrets.told(told) == told
 
 

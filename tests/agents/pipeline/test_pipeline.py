@@ -16,6 +16,7 @@ from midstream.agents.planning.plan import Plan, sequence
 from midstream.agents.records import OutcomeRecord, PlanRecord, StageEndRecord, StageRecord
 from midstream.runs.contract import RunFailure, Stopping
 from midstream_protocol.events import Todo
+from tests.agents.kit import eventually
 from tests.agents.pipeline.fakes import FakeOrchestrator, FakePort
 
 
@@ -306,8 +307,7 @@ async def test_a_running_stage_that_the_new_plan_drops_is_stopped():
     running = asyncio.ensure_future(run(world))
     await world.until_assigned("c")
     world.port.add("c1", mode="now", replan=True)
-    for _ in range(50):
-        await asyncio.sleep(0)
+    await eventually(lambda: world.stopped and len(world.port.open_steps) == 1)
     assert world.stopped == ["b"]
     assert [step.todo_id for step in world.port.open_steps] == ["c"]
     world.gates["c"].set()

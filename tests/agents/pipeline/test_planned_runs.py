@@ -414,10 +414,11 @@ async def test_all_that_run_hear_it_and_it_is_applied_once():
 
 @pytest.mark.asyncio
 async def test_a_new_plan_stops_the_stage_that_it_drops():
-    stopped = asyncio.Event()
+    waits, stopped = asyncio.Event(), asyncio.Event()
 
     @tool
     async def wait() -> str:
+        waits.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -436,6 +437,7 @@ async def test_a_new_plan_stops_the_stage_that_it_drops():
     async with working(spread(tools={"left": [wait]}, revised=revised), answer) as (run, model, _):
         await run.until("run.step", lambda p: p.todo_id == "right" and p.state == "completed")
         await run.until("plan.updated")
+        await asyncio.wait_for(waits.wait(), 10)
         receipt = await run.command(RunCorrect(text="Not the left one.", mode="now", replan=True))
         assert await run.result() == "end did it. "
         assert stopped.is_set()

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+import structlog
 
 from midstream import Agent
 from midstream.agents.asking import Question
@@ -237,6 +238,57 @@ async def test_in_a_race_whoever_waits_for_the_verdict_hears_of_the_trip():
         await orchestrator.finish()
     await orchestrator.aclose()
     assert nothing_left()
+
+
+class SlowTrip(FakePort):
+    """Writes a trip when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let = asyncio.Event()
+
+    async def record(self, *events: Any, **given: Any) -> None:
+        if any(event.TYPE == "guardrail.triggered" for event in events):
+            await self.let.wait()
+        await super().record(*events, **given)
+
+
+@pytest.mark.asyncio
+async def test_in_a_race_nothing_is_shown_while_a_trip_is_written():
+    port, plan, title = SlowTrip(), After(PLAN), After(TITLE)
+    asks = FakeAsks(planner=plan, titler=title, scope=TRIP)
+    orchestrator = orchestrated(desk(guardrail_mode=RACE), port, asks)
+    preparing = spawn(orchestrator.prepare(), name="test", expected=(RunFailure,))
+    await turns()
+    plan.let.set()
+    title.let.set()
+    await turns()
+    port.let.set()
+    with pytest.raises(RunFailure):
+        await preparing
+    assert port.types == ["run.step", "run.status", "guardrail.triggered"]
+    assert port.claims == []
+    assert nothing_left()
+
+
+@pytest.mark.asyncio
+async def test_who_wrote_a_guardrail_or_a_planner_is_told_what_was_wrong_with_its_answer():
+    with structlog.testing.capture_logs() as logs:
+        with pytest.raises(RunFailure):
+            await orchestrated(
+                desk(guardrails=[nonsense], planner=twice_wrong), FakePort(), FakeAsks(titler=TITLE)
+            ).prepare()
+        await orchestrated(desk(guardrails=(), planner=twice_wrong), FakePort(), FakeAsks(titler=TITLE)).prepare()
+        await orchestrated(desk(guardrails=()), FakePort(), FakeAsks(planner=prose("Hm."), titler=TITLE)).prepare()
+    guardrail = next(log for log in logs if log["event"] == "a part of planning failed")
+    assert str(guardrail["exc_info"]) == "a guardrail returns Allow() or Stop(reason), and not a value of type str"
+    plan = next(log for log in logs if log["event"] == "a plan cannot be used")
+    assert plan["wrong"] == ["There is no list of todos. Give an object with the list `todos`."]
+    assert [log["agent"] for log in logs if log["event"] == "an answer cannot be used"] == ["planner"]
+
+
+async def twice_wrong(request: Request, revision: Revision | None) -> Any:
+    return 42
 
 
 @pytest.mark.asyncio
@@ -573,5 +625,5 @@ async def test_a_run_that_is_to_stop_after_this_step_shows_no_plan(mode: str):
 
 @pytest.mark.parametrize("name", ["plan_timeout_s", "guardrail_timeout_s", "title_timeout_s", "max_todos"])
 def test_settings_that_cannot_be_are_refused(name: str):
-    with pytest.raises(ValueError, match=f"{name} is 0; give a number above 0"):
+    with pytest.raises(ValueError, match=f"{name} is 0; give a (whole )?number above 0"):
         Planning(**{name: 0})

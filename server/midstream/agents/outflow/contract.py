@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
-from midstream.agents.declared import check_function, check_kind, check_number, listed
+from midstream.agents.declared import BadDeclaration, check_function, check_kind, check_number, listed
 from midstream.runs.contract import Principal
 from midstream_protocol.events import Payload
 
@@ -75,11 +75,11 @@ class Outflow(Struct, kw_only=True, frozen=True):
                 check_function("outflow", name, function, takes, plain=name != "enrich")
         # What was given may itself be the secret, so no sentence quotes it.
         if isinstance(self.secrets, str):
-            raise ValueError("outflow: secrets is one text; give a list, such as secrets=[…]")
+            raise BadDeclaration("outflow: secrets is one text; give a list, such as secrets=[…]")
         force_setattr(self, "secrets", listed("outflow", "secrets", self.secrets))
         for place, secret in enumerate(self.secrets):
             if not isinstance(secret, str):
-                raise ValueError(f"outflow: secrets[{place}] is of type {type(secret).__name__}; give texts")
+                raise BadDeclaration(f"outflow: secrets[{place}] is of type {type(secret).__name__}; give texts")
         check_kind("outflow", "guess", self.guess, bool, "True or False")
         if self.hidden_tools is not None:
             check_function("outflow", "hidden_tools", self.hidden_tools, "audience", plain=True)

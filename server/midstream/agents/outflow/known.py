@@ -120,6 +120,12 @@ _ADDRESS: Final = re.compile(
     r"|Don't|Always|Under no circumstances|These instructions|Keep (?:this|these))\b"
 )
 _MIN_SENTENCE_CHARS: Final = 40
+_TOLD_TO_KEEP: Final = re.compile(
+    r"\b(?:code|codeword|code ?word|key|password|passphrase|passcode|pin|secret|token|(?:secret|pass|safe) ?word)"
+    r"(?: (?:is|was|are)|:| =|=)[ ]?[\"'`]?([A-Za-z0-9_.:+=-]{8,})",
+    re.IGNORECASE,
+)
+"""“The launch code is zebra-77”: a word that a sentence calls a secret."""
 _HEX: Final = re.compile(r"(?=[0-9a-fA-F-]*\d)(?=[0-9a-fA-F-]*[a-fA-F])[0-9a-fA-F-]{16,}")
 
 
@@ -146,6 +152,7 @@ def known_secrets(
 def _of_system(text: str) -> frozenset[str]:
     # A hash or a UUID in a prompt has no business in an answer either; elsewhere they are ordinary.
     words = {word for word in words_of(text) if looks_secret(word) or _HEX.fullmatch(word)}
+    words |= {word for each in _TOLD_TO_KEEP.findall(text) if any(map(str.isdigit, word := each.strip(".:")))}
     sentences = (each.strip() for each in _SENTENCE.findall(text))
     # Quoted words are there to be said.
     told = {s for s in sentences if len(s) >= _MIN_SENTENCE_CHARS and _ADDRESS.match(s) and not set('"“:') & set(s)}

@@ -15,7 +15,19 @@ from typing import Final
 from midstream.agents.outflow.contract import Outflow
 from midstream.agents.outflow.exact import HIDDEN, Exact
 from midstream.agents.outflow.known import Secrets, known_secrets
-from midstream.agents.outflow.markup import JSON_FENCE, NOTHING, Found, Gone, Region, bracket, fence, named, tag, token
+from midstream.agents.outflow.markup import (
+    JSON_FENCE,
+    NOTHING,
+    Found,
+    Gone,
+    Region,
+    Spoken,
+    bracket,
+    fence,
+    named,
+    tag,
+    token,
+)
 from midstream.agents.outflow.raw_calls import MAX_HELD_CHARS, KnownTool, Span, is_call, opening, seems_call
 from midstream.agents.outflow.secrets import (
     MAX_WORD_CHARS,
@@ -65,7 +77,7 @@ def text_filter_for(
     return made
 
 
-_SPECIAL: Final = re.compile(r"[<\[{`]")
+_SPECIAL: Final = re.compile(r"[<＜◁\[{`]")
 
 
 class _Markup:
@@ -80,6 +92,7 @@ class _Markup:
         self._object: _Object | None = None
         self._fenced = False
         self._in_fence = False
+        self._spoken: set[str] = set()
 
     def feed(self, text: str) -> str:
         return self._run(text, final=False) if text else ""
@@ -115,6 +128,10 @@ class _Markup:
             case Gone() as gone:
                 self._region, self._depth = gone.region, 1
                 return gone.end
+            case Spoken() as spoken:
+                self._spoken.add(spoken.name)
+                self._show(text[place : spoken.end], out)
+                return spoken.end
             case "more":
                 self._held = text[place:]
                 return None
@@ -125,15 +142,15 @@ class _Markup:
         char, before = text[at], self._before
         if char == "`":
             return fence(text, at, final=final)
-        if char == "[":
+        if char in "[◁":
             return bracket(text, at, before, final=final)
-        if char != "<":
+        if char not in "<＜":
             return NOTHING
         if text.startswith("<", at + 1):
             return bracket(text, at, before, final=final)
         if text.startswith(("|", "｜"), at + 1):
             return token(text, at, before, final=final)
-        return tag(text, at, before, final=final)
+        return tag(text, at, before, final=final, spoken=self._spoken)
 
     def _object_or_sign(self, text: str, at: int, out: list[str], *, final: bool) -> int | None:
         """At a special character that opens no markup: the beginning of a call written as JSON, or what it is."""
@@ -197,9 +214,10 @@ class _Markup:
             if not region.opens or self._depth <= 0:
                 self._region = None
                 return found.start() if region.keep and named(found[1]) in region.keep else at
-        closing = text.find(region.starts, max(at, len(text) - region.room))
-        if closing < 0:
-            return len(text)
+        rest = max(at, len(text) - region.room)
+        closing = min((place for char in region.starts if (place := text.find(char, rest)) >= 0), default=len(text))
+        if closing == len(text):
+            return closing
         self._held = text[closing:]
         return None
 

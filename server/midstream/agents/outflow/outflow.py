@@ -79,9 +79,12 @@ class Passage:
         self._new_filter = text_filter_for(outflow, secrets=self.secrets)
         self._messages: dict[str, _Message] = {}
         self._reported: set[tuple[str, str]] = set()
+        self._bare = not outflow.transform and not outflow.process
 
     async def passed(self, payload: Payload) -> Payload | None:
         """What is shown of it; None: nothing."""
+        if self._bare and type(payload) is MessageDelta:
+            return self._told(payload, clean(payload, self.secrets))
         shown = self._transformed(payload)
         if shown is not None:
             shown = self._processed(await self._enrichment.enriched(shown))

@@ -23,12 +23,22 @@ _WRAPPERS: Final = frozenset({"tool_calls", "tool_call", "function_call", "funct
 _TYPES: Final = frozenset({"function", "tool_use", "tool_call", "function_call", "tool_result", "server_tool_use"})
 _IDS: Final = ("call_", "toolu_", "fc_", "chatcmpl-tool-", "functions.")
 _FIRST: Final = frozenset({*_NAMES, *_ARGS, *_WRAPPERS, "type", "id", "tool_use_id", "tool_call_id"})
-_FIRST_SO_FAR: Final = frozenset(key[:length] for key in _FIRST for length in range(len(key) + 1))
+_BEFORE: Final = frozenset({"thought", "thoughts", "thinking", "reasoning", "reason", "rationale", "explanation"})
+"""Keys of a text that a model may write before the call's own."""
+_FIRST_SO_FAR: Final = frozenset(key[:length] for key in _FIRST | _BEFORE for length in range(len(key) + 1))
 
 _OPENING: Final = re.compile(r"(?:\[\s{0,64})?\{\s{0,64}([\"'])")
 _OPENING_SO_FAR: Final = re.compile(r"\[\s{0,64}(?:\{\s{0,64})?|\{\s{0,64}")
 _KEY: Final = re.compile(r"[A-Za-z_]{0,24}")
 _FIRST_TEXT: Final = re.compile(r"\s{0,64}:\s{0,64}([\"'])((?:(?!\1)[^\\\n]){0,128})(\1?)")
+_TEXT_BEFORE: Final = re.compile(
+    r"""\s{0,64}:\s{0,64}(?:"(?:[^"\\]|\\.){0,4000}"|'(?:[^'\\]|\\.){0,4000}')\s{0,64},\s{0,64}(["'])""", re.DOTALL
+)
+_TEXT_BEFORE_SO_FAR: Final = re.compile(
+    r"""\s{0,64}(?::\s{0,64}(?:"(?:[^"\\]|\\.){0,4000}(?:\\|"\s{0,64}(?:,\s{0,64})?)?"""
+    r"""|'(?:[^'\\]|\\.){0,4000}(?:\\|'\s{0,64}(?:,\s{0,64})?)?)?)?""",
+    re.DOTALL,
+)
 _FIRST_SO_FAR_TEXT: Final = re.compile(r"\s{0,64}(?::\s{0,64})?")
 
 Opening = Literal["no", "more", "maybe"]
@@ -40,13 +50,22 @@ def opening(text: str, at: int, known: KnownTool | None) -> Opening:
     if found is None:
         so_far = _OPENING_SO_FAR.match(text, at)
         return "more" if so_far is not None and so_far.end() == len(text) else "no"
-    key = _KEY.match(text, found.end())
-    assert key is not None
-    if key.end() == len(text):
-        return "more" if key[0] in _FIRST_SO_FAR else "no"
-    if key[0] not in _FIRST or text[key.end()] != found[1]:
-        return "no"
-    return _by_first_value(key[0], text, key.end() + 1, known)
+    while True:
+        key = _KEY.match(text, found.end())
+        assert key is not None
+        if key.end() == len(text):
+            return "more" if key[0] in _FIRST_SO_FAR else "no"
+        if text[key.end()] != found[1]:
+            return "no"
+        if key[0] in _FIRST:
+            return _by_first_value(key[0], text, key.end() + 1, known)
+        if key[0] not in _BEFORE:
+            return "no"
+        begin = key.end() + 1
+        found = _TEXT_BEFORE.match(text, begin)
+        if found is None:
+            so_far = _TEXT_BEFORE_SO_FAR.fullmatch(text, begin)
+            return "more" if so_far is not None else "no"
 
 
 def _by_first_value(key: str, text: str, at: int, known: KnownTool | None) -> Opening:

@@ -188,30 +188,31 @@ _KEY_STARTS: Final = (
     *("GOCSPX-", "hf_", "npm_", "pypi-", "dop_v1_", "eyJ"),
 )
 _SAYS_SO: Final = ("canary", "secret")
+
+
+def _begun(starts: tuple[str, ...]) -> str:
+    """A pattern of these, and of what the text's end cuts off of them."""
+    so_far = sorted({start[:length] for start in starts for length in range(1, len(start))})
+    return rf"(?:{'|'.join(map(re.escape, starts))}|(?:{'|'.join(map(re.escape, so_far))})\Z)"
+
+
 _MAY_START: Final = re.compile(
-    r"(?<![A-Za-z0-9])[" + "".join(sorted({*(start[0] for start in _KEY_STARTS), *"cCsS"})) + "]"
+    rf"(?<![A-Za-z0-9])(?=[{''.join(sorted({*(start[0] for start in _KEY_STARTS), *'cCsS'}))}])"
+    rf"(?:{_begun(_KEY_STARTS)}|(?i:{_begun(_SAYS_SO)}))"
 )
-_LONGEST_START: Final = max(map(len, _KEY_STARTS))
 
 
 def key_begins(text: str, at: int, before: str) -> tuple[int, int]:
     """(begin, end) of the first word from `at` on that may be a key, or may become one if the text goes on.
     Both are the text's end when there is none. `before` is the character in front of `text[at]`.
     """
-    for found in _MAY_START.finditer(text, at):
-        begin = found.start()
-        if begin == 0 and before.isalnum():
-            continue
-        head = text[begin : begin + _LONGEST_START]
-        ends = begin + len(head) == len(text)
-        if _starts(head, _KEY_STARTS, ends=ends) or _starts(head.lower(), _SAYS_SO, ends=ends):
-            end = WORD_END.search(text, begin)
-            return begin, len(text) if end is None else end.start()
-    return len(text), len(text)
-
-
-def _starts(head: str, starts: tuple[str, ...], *, ends: bool) -> bool:
-    return head.startswith(starts) or (ends and any(start.startswith(head) for start in starts))
+    found = _MAY_START.search(text, at)
+    if found is not None and found.start() == 0 and before.isalnum():
+        found = _MAY_START.search(text, 1)
+    if found is None:
+        return len(text), len(text)
+    end = WORD_END.search(text, found.start())
+    return found.start(), len(text) if end is None else end.start()
 
 
 def without_key(word: str) -> str:

@@ -154,7 +154,8 @@ def kept(before: Payload, after: Payload) -> tuple[Payload, bool]:
     if after is before:
         return before, False
     if type(after) is not type(before):
-        raise TypeError(f"a {before.TYPE} was made of a {type(before).__name__}, not of {type(after).__name__}")
+        wanted = type(before).__name__
+        raise TypeError(f"of a {before.TYPE} a function returns a {wanted} or None, and not a {type(after).__name__}")
     # A wrong value would be in the log for ever, and nobody could read it back.
     after = msgspec.convert(json_safe(msgspec.to_builtins(after)), type(before))
     free = SHOWN.get(type(before), ())

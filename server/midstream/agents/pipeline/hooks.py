@@ -7,6 +7,7 @@ from typing import Any, Final
 import structlog
 from msgspec import Struct
 
+from midstream.agents.declared import check_function, check_kind, check_number
 from midstream.agents.pipeline.contract import Abort, Finish, Go, Hook, Retry, StageResult, Verdict
 from midstream.agents.planning.plan import Plan
 from midstream.runs.contract import RunFailure, Stopping
@@ -59,7 +60,8 @@ async def _asked(hook: Hook, result: StageResult, plan: Plan) -> Verdict | None:
         _log.exception("a hook failed", hook=_name(hook), todo=result.todo.id)
         raise RunFailure("hook_failed", "A check after this step failed.") from error
     if verdict is not None and not isinstance(verdict, Go | Retry | Finish | Abort):
-        _log.error("a hook gave no verdict", hook=_name(hook), got=type(verdict).__name__)
+        wanted = "Go, Retry, Finish, Abort or None"
+        _log.error("a hook gave no verdict", hook=_name(hook), got=type(verdict).__name__, wanted=wanted)
         raise RunFailure("hook_failed", "A check after this step failed.")
     return verdict
 
@@ -68,11 +70,12 @@ def _name(hook: Hook) -> str:
     return getattr(hook, "__qualname__", type(hook).__name__)
 
 
-# -- the ones that come with us
+# -- the ones that come with us. They raise ValueError for what they cannot be made of.
 
 
 def validated(check: Callable[[StageResult], str | None]) -> Hook:
     """Have a completed stage done again while `check` says what is wrong with its result (None: nothing)."""
+    check_function("validated", "check", check, "result", plain=True)
 
     async def hook(result: StageResult, _plan: Plan) -> Verdict | None:
         wrong = check(result) if result.ok else None
@@ -83,6 +86,7 @@ def validated(check: Callable[[StageResult], str | None]) -> Hook:
 
 def stop_when(condition: Callable[[StageResult, Plan], bool]) -> Hook:
     """Stop early, with the result of the completed stage for which `condition` holds."""
+    check_function("stop_when", "condition", condition, "result, plan", plain=True)
 
     async def hook(result: StageResult, plan: Plan) -> Verdict | None:
         if not result.ok or not condition(result, plan):
@@ -94,6 +98,7 @@ def stop_when(condition: Callable[[StageResult, Plan], bool]) -> Hook:
 
 def retry_failed(times: int = 1) -> Hook:
     """Try a failed stage again, so many times."""
+    check_number("retry_failed", "times", times, whole=True, least=0)
 
     async def hook(result: StageResult, _plan: Plan) -> Verdict | None:
         if result.ok or result.attempt > times:
@@ -105,6 +110,8 @@ def retry_failed(times: int = 1) -> Hook:
 
 def continue_failed(*agents: str) -> Hook:
     """Go on without a failed stage (of these specialists; of any, if none is named)."""
+    for agent in agents:
+        check_kind("continue_failed", "one of agents", agent, str, "names of specialists")
 
     async def hook(result: StageResult, _plan: Plan) -> Verdict | None:
         return Go() if not result.ok and (not agents or result.todo.agent in agents) else None
@@ -114,6 +121,7 @@ def continue_failed(*agents: str) -> Hook:
 
 def note(fn: Callable[[StageResult], str | None]) -> Hook:
     """Tell the stages after a completed one what `fn` says of it (None: nothing)."""
+    check_function("note", "fn", fn, "result", plain=True)
 
     async def hook(result: StageResult, _plan: Plan) -> Verdict | None:
         text = fn(result) if result.ok else None

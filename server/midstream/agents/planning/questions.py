@@ -124,7 +124,7 @@ def _question(
     info = RunInfo(
         run_id=request.run_id,
         thread_id=request.thread_id,
-        agent=request.agent,
+        agent=agent.name,
         principal=request.principal,
         input=request.input,
         metadata=request.metadata,

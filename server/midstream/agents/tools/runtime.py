@@ -27,6 +27,7 @@ from midstream.agents.tools.shown import Kept, keep, shortened
 from midstream.agents.tools.site import CallFailed, CancelSwitch, Site
 from midstream.agents.tools.toolbox import Toolbox
 from midstream.agents.tools.validate import check_arguments, in_words
+from midstream.log import JournalRecord
 from midstream.runs.contract import CallCancelled, CallRecord, ResultRecord, Stopping
 from midstream.runs.port import Port
 from midstream.runs.state import Answer, CallState
@@ -279,6 +280,10 @@ class Runtime:
     async def _start(self, site: Site, attempt: int) -> None:
         """The intent is durable before the effect begins. Raises `Stopping`: then nothing may begin."""
         self._port.check()
+        started, journal = self._intent(site, attempt)
+        await self._port.record(started, journal=[journal], step_id=site.step_id)
+
+    def _intent(self, site: Site, attempt: int) -> tuple[ToolStarted, JournalRecord]:
         started = ToolStarted(
             tool_call_id=site.call_id,
             tool=site.tool.name,
@@ -288,8 +293,7 @@ class Runtime:
             attempt=attempt,
             message_id=site.message_id,
         )
-        call = CallRecord(tool=site.tool.name, args=site.args)
-        await self._port.record(started, journal=[journal_record("call", site.call_id, call)], step_id=site.step_id)
+        return started, journal_record("call", site.call_id, CallRecord(tool=site.tool.name, args=site.args))
 
     def _told(self, site: Site, effect: Effect, ending: Ending, took_ms: int) -> tuple[Payload, ResultRecord]:
         if isinstance(ending, Returned):
@@ -337,12 +341,15 @@ class Runtime:
 
     async def _asked(self, site: Site) -> ResultRecord:
         value = await put_question(self._port, site)
-        await self._start(site, 1)
+        self._port.check()
+        # In one step: there is nothing to do in between, and a start without its end would be taken for an effect.
+        started, intent = self._intent(site, 1)
         kept = keep(value, hide=self._secrets.hide)
         await settled(
             self._port.record(
+                started,
                 _completed(site.call_id, kept, 0),
-                journal=[journal_record("result", site.call_id, kept.record)],
+                journal=[intent, journal_record("result", site.call_id, kept.record)],
                 step_id=site.step_id,
             ),
             name=f"call:{site.call_id}",
