@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from midstream.agents.asking import Asker, NoAnswer, Question, as_arguments, newest_half
+from midstream.agents.asking import Asker, NoAnswer, Question, as_arguments, listed, newest_half
 from midstream.agents.conversation import AssistantMessage, Call, Result, Text, UserMessage
 from midstream.agents.definition import AgentLimits
 from midstream.agents.limiter import Limiter
@@ -240,3 +240,18 @@ async def test_leaving_a_question_leaves_the_model():
     async with driving(act) as run:
         assert await run.result() == 0
         assert run.events[-1].payload.usage.input_tokens == 7
+
+
+TODOS = {
+    "type": "object",
+    "properties": {"todos": {"type": "array", "items": {"type": "object"}}, "why": {"type": "string"}},
+    "required": ["todos"],
+}
+
+
+async def test_a_bare_list_is_meant_for_the_object_that_holds_only_one():
+    assert listed(TODOS, [{"title": "x"}]) == {"todos": [{"title": "x"}]}
+    assert listed(TODOS, {"todos": []}) == {"todos": []}
+    assert listed({**TODOS, "required": ["todos", "why"]}, [1]) == [1]
+    assert listed({"type": "array"}, [1]) == [1]
+    assert listed({**TODOS, "required": ["why"]}, [1]) == [1]

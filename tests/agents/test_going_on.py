@@ -89,3 +89,14 @@ def test_no_client_takes_the_name_of_the_reading_tool():
     rules = AgentRules(tools={}, steerable=True)
     assert rules.is_server_tool("read_result")
     assert not rules.is_server_tool("open_file")
+
+
+@pytest.mark.asyncio
+async def test_the_simpler_question_still_says_who_is_asked_and_for_what():
+    script = [*(["No form."] * 3), {"match": {"must_call": "answer"}, "steps": [{"answer": {"value": [1]}}]}]
+    async with acting(agent(output=list[int]), script, input="Count the trams.") as (run, model, _):
+        assert await run.result() == [1]
+        simpler = model.requests[-1]
+        assert simpler.must_call is not None
+        assert simpler.system.startswith("Be brief.")
+        assert [text for _, text in texts(simpler.messages)] == ["Count the trams. | The answer:\nNo form."]

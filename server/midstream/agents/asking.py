@@ -206,6 +206,7 @@ def answer_in(finished: Finished, question: Question) -> Any:
     _, wrapped = as_arguments(question.schema)
     for found in _candidates(message, question.name):
         value = found[VALUE] if wrapped and isinstance(found, dict) and set(found) == {VALUE} else found
+        value = listed(question.schema, value)
         errors = check_value(question.schema, value)
         if not errors:
             return value
@@ -216,6 +217,15 @@ def answer_in(finished: Finished, question: Question) -> Any:
     raise NoAnswer(
         wrong[0] if wrong else f"There was no JSON object in your answer. Call `{question.name}` with it.", message
     )
+
+
+def listed(schema: dict[str, Any], value: Any) -> Any:
+    """A list where an object was asked for that holds nothing but one: the object is meant."""
+    needed = schema.get("required")
+    if not isinstance(value, list) or schema.get("type") != "object" or not isinstance(needed, list):
+        return value
+    one = schema.get("properties", {}).get(needed[0], {}) if len(needed) == 1 else {}
+    return {needed[0]: value} if one.get("type") == "array" else value
 
 
 def _candidates(message: AssistantMessage, name: str) -> Iterator[Any]:

@@ -187,7 +187,8 @@ class Crew:
         )
 
     def mending(self, agent: Agent, output: Output, *, stage: str = "") -> Mending:
-        return Mending(port=self._port, agent=agent, output=output, asks=self._asks, stage=stage)
+        system = instructions_of(agent, self._port.start)
+        return Mending(port=self._port, agent=agent, system=system, output=output, asks=self._asks, stage=stage)
 
     def _models_of(self, agent: Agent) -> Models:
         # Kept, so that a model that cannot be had is not asked again by the next stage.

@@ -1,11 +1,12 @@
 """A typed answer: read, given back to the agent when it does not fit, and in the end asked for once more simply."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from msgspec import Struct
 
 from midstream.agents.asking import Asks, NoAnswer, Question
-from midstream.agents.conversation import Text, UserMessage
+from midstream.agents.conversation import Message, Text, UserMessage, repaired
 from midstream.agents.definition import Agent
 from midstream.agents.journal import journal_record
 from midstream.agents.output import BadOutput, Output
@@ -32,8 +33,9 @@ class Mended(Struct, kw_only=True, frozen=True):
 class Mending:
     """For one stage of an agent that has an `output`."""
 
-    def __init__(self, *, port: Port, agent: Agent, output: Output, asks: Asks, stage: str = "") -> None:
+    def __init__(self, *, port: Port, agent: Agent, system: str, output: Output, asks: Asks, stage: str = "") -> None:
         self._port = port
+        self._system = system
         self._agent = agent
         self._output = output
         self._asks = asks
@@ -58,7 +60,8 @@ class Mending:
             note = NoteRecord(kind="simpler", text=SIMPLER, stage=self._stage)
             await self._tell(note, attempt=self._most + 1, step=step)
             transcript.noted(note)
-        return await self._simpler(text, step.step_id)
+        asked = tuple(entry.message for entry in transcript.entries() if entry.kind in ("request", "correction"))
+        return await self._simpler(text, step.step_id, asked=asked)
 
     async def shaped(self, text: str) -> Mended:
         """What several stages came to, as one answer that fits. Raises as `read` does."""
@@ -78,11 +81,13 @@ class Mending:
             journal=journal,
         )
 
-    async def _simpler(self, text: str, step_id: str | None) -> Mended:
+    async def _simpler(self, text: str, step_id: str | None, *, asked: Sequence[Message] = ()) -> Mended:
+        """`asked`: what people said, without the work that was done for it."""
+        answer = UserMessage(parts=(Text(text=f"The answer:\n{text or '(There was none.)'}"),))
         question = Question(
             agent=self._agent.name,
-            system=SIMPLER,
-            messages=(UserMessage(parts=(Text(text=text or "(There was no answer.)"),)),),
+            system=f"{self._system}\n\n{SIMPLER}",
+            messages=tuple(repaired([*asked, answer])),
             name="answer",
             description="The answer in its form.",
             schema=self._output.schema,

@@ -16,7 +16,8 @@ class Exact:
     def __init__(self, texts: Iterable[str]) -> None:
         self._sorted = sorted({text for text in texts if text})
         self._longest = max(map(len, self._sorted), default=0)
-        self._firsts = frozenset(text[0] for text in self._sorted)
+        firsts = "".join(sorted({text[0] for text in self._sorted}))
+        self._first = re.compile(f"[{re.escape(firsts)}]") if firsts else None
         by_length = sorted(self._sorted, key=len, reverse=True)
         self._any = re.compile("|".join(map(re.escape, by_length))) if by_length else None
 
@@ -44,9 +45,10 @@ class Exact:
 
     def _waits(self, text: str, at: int) -> int:
         """Where the first beginning of one of them stands that the text's end cuts off."""
-        for start in range(max(at, len(text) - self._longest + 1), len(text)):
-            if text[start] in self._firsts and self._begins(text[start:]):
-                return start
+        assert self._first is not None
+        for first in self._first.finditer(text, max(at, len(text) - self._longest + 1)):
+            if self._begins(text[first.start() :]):
+                return first.start()
         return len(text)
 
     def _begins(self, tail: str) -> bool:

@@ -81,7 +81,9 @@ _SPECIAL: Final = re.compile(r"[<＜◁\[{`]")
 
 
 class _Markup:
-    """`_held`: text that is not decided yet, or the end of a region's that may be its closing mark."""
+    """`_held`: text that is not decided yet, or the end of a region's that may be its closing mark. `_plain`: nothing is
+    held or open, so a text without a sign is shown as it is: most deltas.
+    """
 
     def __init__(self, known_tool: KnownTool | None) -> None:
         self._known_tool = known_tool
@@ -93,9 +95,16 @@ class _Markup:
         self._fenced = False
         self._in_fence = False
         self._spoken: set[str] = set()
+        self._plain = True
 
     def feed(self, text: str) -> str:
-        return self._run(text, final=False) if text else ""
+        if self._plain and not _SPECIAL.search(text):
+            self._before = text[-1:] or self._before
+            return text
+        shown = self._run(text, final=False) if text else ""
+        waits = self._region is not None or self._object is not None or self._fenced or self._in_fence
+        self._plain = not waits and not self._held
+        return shown
 
     def end(self) -> str:
         return self._run("", final=True)
@@ -253,7 +262,7 @@ class _Secrets:
         self._endless = False
 
     def feed(self, text: str) -> str:
-        shown, self._held = self._known.scan(self._held + text)
+        shown, self._held = self._known.scan(self._held + text) if self._known else (text, "")
         return self._words(shown, final=False)
 
     def end(self) -> str:
@@ -263,8 +272,11 @@ class _Secrets:
     def _words(self, text: str, *, final: bool) -> str:
         if not self._guess:
             return text
-        text = self._word + text
-        self._word = ""
+        if self._word:
+            text, self._word = self._word + text, ""
+        elif not self._endless and key_begins(text, 0, self._before)[0] == len(text):
+            self._before = text[-1:] or self._before
+            return text
         out: list[str] = []
         at = 0
         while at < len(text):

@@ -84,11 +84,21 @@ class Passage:
     async def passed(self, payload: Payload) -> Payload | None:
         """What is shown of it; None: nothing."""
         if self._bare and type(payload) is MessageDelta:
-            return self._told(payload, clean(payload, self.secrets))
+            return self._delta(payload)
         shown = self._transformed(payload)
         if shown is not None:
             shown = self._processed(await self._enrichment.enriched(shown))
         return self._told(payload, shown)
+
+    def _delta(self, payload: MessageDelta) -> Payload | None:
+        """What passes most, where an app has no functions of its own."""
+        text = self.secrets.exact.replaced(payload.text)
+        message = self._messages.get(payload.message_id)
+        if message is not None:
+            message.add(payload.text, text)
+            if not text:
+                return None
+        return payload if text == payload.text else msgspec.structs.replace(payload, text=text)
 
     def passed_now(self, payload: Payload) -> Payload | None:
         """The same without waiting: of the catalogues only what they have said already."""

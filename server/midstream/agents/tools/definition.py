@@ -149,6 +149,11 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Any) -> Tool | Call
     return lambda function: _make(function, client=False, **options)
 
 
+@overload
+def client_tool(fn: Callable[..., Any], /) -> Tool: ...
+
+
+@overload
 def client_tool(
     *,
     name: str | None = None,
@@ -161,26 +166,28 @@ def client_tool(
     on_expire: OnExpire = "deny",
     risk: Risk = "medium",
     editable: bool = True,
-) -> Callable[[Callable[..., Any]], Tool]:
+) -> Callable[[Callable[..., Any]], Tool]: ...
+
+
+def client_tool(fn: Callable[..., Any] | None = None, /, **options: Any) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Declare a tool that a client runs (an editor's buffer, a browser's page). The function's body is never called.
 
     The model is told of it while a client offers to host it. `redact` hides arguments from approvals; the client that
     runs the call gets them whole, and its `tool.requested` is visible to who may see the run. Raises `BadTool`.
     """
-    return lambda fn: _make(
-        fn,
-        client=True,
-        name=name,
-        description=description,
-        approval=approval,
-        label=label,
-        timeout=timeout,
-        redact=redact,
-        expires_s=expires_s,
-        on_expire=on_expire,
-        risk=risk,
-        editable=editable,
-    )
+    if unknown := options.keys() - _CLIENT_OPTIONS:
+        raise BadTool(f"a client's tool has no {', '.join(sorted(unknown))}: the client decides that")
+    if fn is not None:
+        return _make(fn, client=True)
+    return lambda function: _make(function, client=True, **options)
+
+
+_CLIENT_OPTIONS: Final = frozenset(
+    {
+        *("name", "description", "approval", "label", "timeout", "redact"),
+        *("expires_s", "on_expire", "risk", "editable"),
+    }
+)
 
 
 def _make(
