@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 TESTER: Final = Principal(id="tester", name="Tester")
 CLIENT_ID: Final = "test-client"
 
-PATIENCE_S: Final = 10.0
+PATIENCE_S: Final = 30.0
 """Real seconds to wait for what must come by itself; nothing of it is slow, so this is only met by what hangs."""
 
 _ROUNDS: Final = 5

@@ -4,8 +4,9 @@ Two small machines, one after the other. The first leaves out markup: tools' (`<
 special tokens, calls written as JSON. The second puts `[hidden]` for secrets, also those that the first one's cuts have
 joined. Each holds back only what more text could change, so it shows the same however the stream was cut.
 
-What merely resembles markup is shown: `a<b`, `<table>`, `List<Tool>`, and a tag alone in backticks, which is spoken
-about. A tag in a fence with anything behind it is not: models write calls into fences too.
+What merely resembles markup is shown: `a<b`, `<table>`, `List<Tool>`, and a tag that is spoken about: alone in
+quotes or backticks, or “the <think> tag”. A tag in a fence with anything behind it is not: models write calls into
+fences too.
 """
 
 import re
@@ -81,8 +82,8 @@ _SPECIAL: Final = re.compile(r"[<＜◁\[{`]")
 
 
 class _Markup:
-    """`_held`: text that is not decided yet, or the end of a region's that may be its closing mark. `_plain`: nothing is
-    held or open, so a text without a sign is shown as it is: most deltas.
+    """`_held`: text that is not decided yet, or the end of a region's that may be its closing mark. `_plain`: nothing
+    is held or open, so a text without a sign is shown as it is: most deltas.
     """
 
     def __init__(self, known_tool: KnownTool | None) -> None:
