@@ -100,3 +100,39 @@ async def test_the_simpler_question_still_says_who_is_asked_and_for_what():
         assert simpler.must_call is not None
         assert simpler.system.startswith("Be brief.")
         assert [text for _, text in texts(simpler.messages)] == ["Count the trams. | The answer:\nNo form."]
+
+
+def planned(*turns: object) -> dict[str, object]:
+    return {
+        "agents": {
+            "planner": {"turns": [{"steps": [{"answer": {"todos": [{"title": "Do it"}]}}]}]},
+            "desk": {"turns": list(turns)},
+        },
+        "turns": [{"steps": [{"text": "?"}]}],
+    }
+
+
+@tool
+async def look() -> str:
+    """Look."""
+    return "seen"
+
+
+CALLS = {"steps": [{"text": "There are three."}, {"call": {"tool": "look", "args": {}}}]}
+EMPTY: dict[str, object] = {"steps": []}
+
+
+@pytest.mark.asyncio
+async def test_a_stage_that_ends_with_an_empty_message_came_to_what_it_said_before():
+    desk = Agent("desk", instructions="x", tools=[look], planner=Agent("planner", instructions="x"))
+    async with acting(desk, planned(CALLS, EMPTY)) as (run, _, _stage):
+        assert await run.result() == "There are three."
+
+
+@pytest.mark.asyncio
+async def test_a_stage_in_which_nothing_was_said_has_failed():
+    desk = Agent("desk", instructions="x", planner=Agent("planner", instructions="x"))
+    async with acting(desk, planned(EMPTY)) as (run, _, _stage):
+        failed = (await run.ended()).payload
+        assert (failed.code, failed.resume.run_id) == ("no_answer", run.run_id)
+        assert run.of_type("plan.updated")[-1].todos[0].status == "failed"

@@ -1,9 +1,14 @@
 """One stage with a model: a todo's specialist works on its brief until it has an answer, or fails."""
 
+from typing import Final
+
 from midstream.agents.crew import Crew
 from midstream.agents.loop import Loop
 from midstream.agents.pipeline.contract import Assignment, StageResult
 from midstream.runs.contract import RunFailure
+
+NO_ANSWER: Final = "no_answer"
+"""The code of a stage in which nothing was said at all."""
 
 
 class ModelStage:
@@ -26,6 +31,10 @@ class ModelStage:
                 doing=assignment.doing,
             )
             came = await loop.run()
+            # Some models end with an empty message after their last call: then what they said before it counts.
+            text = came.text if came.text.strip() else loop.partial
+            if not text.strip() and came.value is None:
+                raise RunFailure(NO_ANSWER, "The step ended without an answer.", retryable=True)
         except RunFailure as failure:
             return StageResult(
                 todo=todo,
@@ -36,4 +45,4 @@ class ModelStage:
                 error=failure.text,
                 retryable=failure.retryable,
             )
-        return StageResult(todo=todo, ok=True, text=came.text, attempt=attempt, value=came.value)
+        return StageResult(todo=todo, ok=True, text=text, attempt=attempt, value=came.value)
