@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from midstream.log import LogUnavailable
 from midstream.runs import Limits, Port, Stopping
 from midstream.runs.keys import namespace
+from midstream.telemetry import exposed
 from midstream_protocol.commands import (
     ApprovalRespond,
     ClientTool,
@@ -618,9 +619,6 @@ async def test_an_offer_to_a_server_that_goes_down_says_so(house: Open) -> None:
     assert (await server.registry.submit(ME, sent, client_id=None)).code == "draining"
 
 
-__all__ = ["House"]
-
-
 async def test_a_server_that_stood_still_for_longer_than_its_leases_keeps_its_runs(house: Open) -> None:
     """Stopped, or a machine that slept: nobody else had the runs, so their programs go on as if nothing had been."""
 
@@ -700,3 +698,27 @@ async def test_a_run_whose_lease_was_lost_is_let_go_of_at_once(house: Open) -> N
         await asyncio.sleep(0.001)
     assert types(await reading)[-1] == "run.completed"
     assert lives[:2] == [False, True]
+
+
+async def test_a_recovery_is_counted_once_it_is_in_the_log(house: Open) -> None:
+    async def body(port: Port) -> None:
+        if port.recovered:
+            await port.end("back")
+            return
+        await asyncio.Event().wait()
+
+    def crashes() -> float:
+        lines = exposed().decode().splitlines()
+        line = next((each for each in lines if each.startswith('midstream_recoveries_total{kind="crash"}')), "x 0")
+        return float(line.rpartition(" ")[2])
+
+    server = await house(body)
+    run = await server.start()
+    before = crashes()
+    await server.crash()
+    await server.open()
+    assert (await server.log(run))[-1].payload.result == "back"
+    assert crashes() == before + 1
+
+
+__all__ = ["House"]

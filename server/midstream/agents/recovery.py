@@ -15,7 +15,6 @@ from msgspec import Struct
 from midstream.agents.providers.contract import ContextTooLong, ModelError, ModelOverloaded, ModelRateLimited
 from midstream.log import JournalRecord
 from midstream.runs.port import Port
-from midstream.telemetry import count_recovery
 from midstream_protocol.events import Payload, RecoveryStarted
 
 BACKOFF_S: Final = 1.0
@@ -104,10 +103,9 @@ async def recovering(
     step_id: str | None = None,
     journal: Sequence[JournalRecord] = (),
 ) -> None:
-    """Tell people, and operators, that something failed and is being put right. `attempt` is the one that comes now.
+    """Tell people that something failed and is being put right. `attempt` is the one that comes now.
 
     `more` and `journal` are recorded with it. Over with the next `run.status`. Raises `Stopping`.
     """
     started = RecoveryStarted(kind=kind, attempt=attempt, max_attempts=max_attempts, wait_s=round(wait_s, 3))
     await port.record(started, *more, journal=journal, step_id=step_id)
-    count_recovery(kind)

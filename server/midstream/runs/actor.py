@@ -23,7 +23,8 @@ from midstream.runs.port import Port
 from midstream.runs.state import RunState
 from midstream.runs.tail import Feed
 from midstream.tasks import spawn
-from midstream_protocol.events import CorrectionAccepted, Payload, RunCancelling
+from midstream.telemetry import count_recovery
+from midstream_protocol.events import CorrectionAccepted, Payload, RecoveryStarted, RunCancelling
 from midstream_protocol.ids import new_id
 
 _log = structlog.get_logger("midstream.runs")
@@ -198,6 +199,8 @@ class Actor:
         for _, payload in beat.payloads:
             if payload.TYPE in _SETTLING:
                 self._resolve(payload)
+            elif isinstance(payload, RecoveryStarted):
+                count_recovery(payload.kind)
         for reply, value, refused in beat.replies:
             _settle(reply, value, refused)
 

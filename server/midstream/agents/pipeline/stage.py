@@ -3,7 +3,7 @@
 from typing import Final
 
 from midstream.agents.crew import Crew
-from midstream.agents.loop import Loop
+from midstream.agents.loop import Came, Loop
 from midstream.agents.pipeline.contract import Assignment, StageResult
 from midstream.runs.contract import RunFailure
 
@@ -31,10 +31,7 @@ class ModelStage:
                 doing=assignment.doing,
             )
             came = await loop.run()
-            # Some models end with an empty message after their last call: then what they said before it counts.
-            text = came.text if came.text.strip() else loop.partial
-            if not text.strip() and came.value is None:
-                raise RunFailure(NO_ANSWER, "The step ended without an answer.", retryable=True)
+            text = answer_of(came, said=loop.partial)
         except RunFailure as failure:
             return StageResult(
                 todo=todo,
@@ -46,3 +43,12 @@ class ModelStage:
                 retryable=failure.retryable,
             )
         return StageResult(todo=todo, ok=True, text=text, attempt=attempt, value=came.value)
+
+
+def answer_of(came: Came, *, said: str) -> str:
+    """The text of a stage that came to its end; `said` is the last that it said. Raises `RunFailure` `no_answer`."""
+    # Some models end with an empty message after their last call: then what they said before it counts.
+    text = came.text if came.text.strip() else said
+    if not text.strip() and came.value is None:
+        raise RunFailure(NO_ANSWER, "The step ended without an answer.", retryable=True)
+    return text
