@@ -6,13 +6,13 @@ import msgspec
 from msgspec import Struct
 
 from midstream.agents.definition import Agent
+from midstream.agents.in_time import in_time
 from midstream.agents.journal import journal_record
 from midstream.agents.pipeline.attempts import ended_as, result_of, with_verdict
 from midstream.agents.pipeline.board import Board
 from midstream.agents.pipeline.brief import brief, status_text
 from midstream.agents.pipeline.contract import Assignment, Works
 from midstream.agents.pipeline.hooks import decided, run_hooks
-from midstream.agents.pipeline.in_time import in_time
 from midstream.agents.pipeline.results import Results
 from midstream.agents.pipeline.schedule import is_last
 from midstream.agents.planning.plan import Plan

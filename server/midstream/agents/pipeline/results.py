@@ -6,9 +6,9 @@ from typing import Any
 
 import structlog
 
+from midstream.agents.in_time import in_time
 from midstream.agents.pipeline.brief import titled
 from midstream.agents.pipeline.contract import Join, StageResult
-from midstream.agents.pipeline.in_time import in_time
 from midstream.agents.pipeline.schedule import results_of
 from midstream.agents.planning.plan import Plan
 from midstream.agents.tools.shown import in_text

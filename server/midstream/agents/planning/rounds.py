@@ -2,7 +2,6 @@
 told apart.
 """
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from inspect import isawaitable
 from typing import Any, Final, TypeVar
@@ -12,7 +11,7 @@ import structlog
 
 from midstream.agents.asking import Asks, NoAnswer, Question
 from midstream.agents.conversation import AssistantMessage, Call, Message, Text, UserMessage
-from midstream.agents.tools.effect import Effect, Raised, Returned
+from midstream.agents.in_time import in_time
 from midstream.agents.tools.shown import bounded
 from midstream.clock import Clock
 from midstream.runs.contract import RunFailure, Stopping
@@ -46,23 +45,17 @@ async def within(clock: Clock, seconds: float, work: Callable[[], Coroutine[Any,
 
     A failure of an app's function is logged with an id, and nobody else is told what it was.
     """
-    effect = Effect(work, timeout_s=seconds, clock=clock, name=name)
-    ending = await effect.ending()
-    if effect.run_cancelled:
-        raise asyncio.CancelledError
-    match ending:
-        case Returned():
-            return ending.value  # type: ignore[no-any-return]
-        case Raised(error=Stopping() | PartFailed() as error):
-            raise error
-        case Raised(error=RunFailure() as failure):
-            raise PartFailed(f"failed ({failure.code})") from failure
-        case Raised():
-            error_id = new_id("err")
-            _log.error("a part of planning failed", part=name, error_id=error_id, exc_info=ending.error)
-            raise PartFailed(f"failed ({error_id})") from ending.error
-        case _:
-            raise PartFailed(f"took longer than {seconds:g} s")
+    late = PartFailed(f"took longer than {seconds:g} s")
+    try:
+        return await in_time(work, clock=clock, seconds=seconds, name=name, late=late)
+    except (Stopping, PartFailed):
+        raise
+    except RunFailure as failure:
+        raise PartFailed(f"failed ({failure.code})") from failure
+    except Exception as error:
+        error_id = new_id("err")
+        _log.error("a part of planning failed", part=name, error_id=error_id, exc_info=error)
+        raise PartFailed(f"failed ({error_id})") from error
 
 
 async def answered(asks: Asks, question: Question, read: Callable[[Any], T]) -> T:

@@ -1,4 +1,4 @@
-"""An app's hooks and joins, within their time."""
+"""What an app hands in - planners, guardrails, hooks, joins - within its time."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -6,13 +6,12 @@ from typing import Any, TypeVar
 
 from midstream.agents.tools.effect import Effect, Raised, Returned
 from midstream.clock import Clock
-from midstream.runs.contract import RunFailure
 
 T = TypeVar("T")
 
 
 async def in_time(
-    work: Callable[[], Coroutine[Any, Any, T]], *, clock: Clock, seconds: float, name: str, late: RunFailure
+    work: Callable[[], Coroutine[Any, Any, T]], *, clock: Clock, seconds: float, name: str, late: Exception
 ) -> T:
     """What `work` returns or raises; `late` when it takes more than `seconds`."""
     effect = Effect(work, timeout_s=seconds, clock=clock, name=name)
@@ -22,7 +21,10 @@ async def in_time(
     match ending:
         case Returned():
             return ending.value  # type: ignore[no-any-return]
+        case Raised(error=Exception() as error):
+            raise error
         case Raised():
-            raise ending.error
+            # Something inside it was cancelled, not the run: let through, this would end the run's own program.
+            raise RuntimeError("cancelled from within") from ending.error
         case _:
             raise late

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from midstream import Agent, Planning
-from midstream.agents.pipeline.in_time import in_time
+from midstream.agents.in_time import in_time
 from midstream.runs.contract import RunFailure
 from midstream.testing import ManualClock, staged
 from tests.agents.kit import Watched, check_log, eventually
@@ -38,6 +38,15 @@ async def test_what_it_returns_and_raises():
     assert await in_time(returns, clock=clock, seconds=1, name="x", late=LATE) == 3
     with pytest.raises(KeyError):
         await in_time(raises, clock=clock, seconds=1, name="x", late=LATE)
+
+
+@pytest.mark.asyncio
+async def test_what_cancels_itself_does_not_cancel_who_waits():
+    async def cancels() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(RuntimeError):
+        await in_time(cancels, clock=ManualClock(), seconds=1, name="x", late=LATE)
 
 
 @pytest.mark.asyncio
