@@ -73,6 +73,18 @@ class CancelAfter(Struct, kw_only=True, frozen=True):
     cancel_after_s: Seconds
 
 
+WebhookEvent = Literal["run.completed", "run.failed", "run.cancelled", "approval.required", "input.required"]
+
+
+class Webhook(Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """Where the server tells of this run by HTTP, beside the places its operator named. `events` None: the server's
+    own choice.
+    """
+
+    url: Annotated[str, Meta(min_length=8, max_length=2048)]
+    events: Annotated[list[WebhookEvent], Meta(min_length=1, max_length=8)] | None = None
+
+
 class ResumeFrom(Struct, kw_only=True, frozen=True):
     """What `run.failed.resume` gave. Only the run matters; what else it said is passed over."""
 
@@ -92,6 +104,8 @@ class RunStart(CommandPayload, kw_only=True, frozen=True):
     client_tools: ClientTools | None = None
     limits: RunLimits | None = None
     on_abandon: Literal["continue", "pause"] | CancelAfter | None = None
+    on_lag: Literal["continue", "pause"] | None = None
+    webhook: Webhook | None = None
     metadata: dict[str, Any] | None = None
 
 

@@ -75,6 +75,7 @@ _Optional = BeforeValidator(_blank_is_none)
 _PORT = "a port, 0 to 65535 (0: any free one)"
 _BYTES = "a number of bytes, at least 1024"
 _COUNT = "a whole number, at least 1"
+_OR_NONE = "a whole number, 0 or more (0: no bound of its own)"
 _SECONDS = "a number of seconds above 0"
 _GRACE = "a number of seconds, 0 or more"
 
@@ -122,6 +123,17 @@ class Settings(BaseSettings):
     send_timeout_s: float = Field(_GATEWAY.send_timeout_s, gt=0, description=_SECONDS)
     receipt_wait_s: float = Field(_GATEWAY.receipt_wait_s, gt=0, description=_SECONDS)
     max_connections: int = Field(_GATEWAY.max_connections, ge=1, description=_COUNT)
+    max_connections_per_user: int = Field(_GATEWAY.max_connections_per_user, ge=0, description=_OR_NONE)
+    max_connections_per_address: int = Field(_GATEWAY.max_connections_per_address, ge=0, description=_OR_NONE)
+    max_connection_age_s: float = Field(_GATEWAY.max_connection_age_s, ge=0, description=f"{_GRACE} (0: never)")
+    write_buffer_bytes: int = Field(_GATEWAY.write_buffer_bytes, ge=1024, description=_BYTES)
+    frames_per_write: int = Field(_GATEWAY.frames_per_write, ge=1, description=_COUNT)
+    ping_interval_s: float = Field(_GATEWAY.ping_interval_s, gt=0, description=_SECONDS)
+    ping_timeout_s: float = Field(_GATEWAY.ping_timeout_s, gt=0, description=_SECONDS)
+    max_wait_s: float = Field(_GATEWAY.max_wait_s, ge=0, description=_GRACE)
+    poll_after_s: float = Field(_GATEWAY.poll_after_s, gt=0, description=_SECONDS)
+    feed_events_s: float = Field(_GATEWAY.feed_events_s, gt=0, description="a number of events a second above 0")
+    max_feeds: int = Field(_GATEWAY.max_feeds, ge=0, description="a whole number, 0 or more")
     max_runs_per_connection: int = Field(_GATEWAY.max_runs, ge=1, description=_COUNT)
     max_errors: int = Field(_GATEWAY.max_errors, ge=1, description=_COUNT)
     commands_in_flight: int = Field(_GATEWAY.commands_in_flight, ge=1, description=_COUNT)
@@ -132,6 +144,21 @@ class Settings(BaseSettings):
 
     # -- runs (see runs.contract.Limits)
     output_lane: int = Field(_RUNS.output_lane, ge=1, description=_COUNT)
+    emit_wait_s: float = Field(_RUNS.emit_wait_s, gt=0, description=_SECONDS)
+    coalesce_ms: int = Field(_RUNS.coalesce_ms, ge=0, le=60_000, description="milliseconds, 0 (off) to 60000")
+    coalesce_bytes: int = Field(_RUNS.coalesce_bytes, ge=1024, description=_BYTES)
+    gather_ms: float = Field(_RUNS.gather_ms, ge=0, le=1000, description="milliseconds, 0 (off) to 1000")
+    lag_events: int = Field(_RUNS.lag_events, ge=1, description=_COUNT)
+    max_run_events: int = Field(_RUNS.max_run_events, ge=1, description=_COUNT)
+    max_run_bytes: int = Field(_RUNS.max_run_bytes, ge=1024, description=_BYTES)
+    max_replay_events: int = Field(_RUNS.max_replay_events, ge=1, description=_COUNT)
+    max_replay_bytes: int = Field(_RUNS.max_replay_bytes, ge=1024, description=_BYTES)
+    max_readers: int = Field(_RUNS.max_readers, ge=1, description=_COUNT)
+    park_after_s: float = Field(_RUNS.park_after_s, ge=0, description=f"{_GRACE} (0: never)")
+    run_ttl_s: float = Field(_RUNS.run_ttl_s, ge=0, description=f"{_GRACE} (0: never)")
+    compact_after_s: float = Field(_RUNS.compact_after_s, ge=0, description=f"{_GRACE} (0: never)")
+    retention_interval_s: float = Field(_RUNS.retention_interval_s, gt=0, description=_SECONDS)
+    max_runs_per_user: int = Field(_RUNS.max_runs_per_user, ge=0, description=_OR_NONE)
     beat_inputs: int = Field(_RUNS.beat_inputs, ge=1, description=_COUNT)
     tail_events: int = Field(_RUNS.tail_events, ge=1, description=_COUNT)
     tail_bytes: int = Field(_RUNS.tail_bytes, ge=1024, description=_BYTES)

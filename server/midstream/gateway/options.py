@@ -26,6 +26,28 @@ class GatewayOptions(Struct, kw_only=True, frozen=True):
     """How long an HTTP command waits for its receipt before it is answered as pending."""
     max_connections: int = 10_000
     """WebSockets and event streams together."""
+    max_connections_per_user: int = 0
+    max_connections_per_address: int = 0
+    """Of one principal, of one network address (0: no bound of its own; behind a proxy all share one address)."""
+    max_connection_age_s: float = 0.0
+    """A connection older than this, and up to a tenth more, is told to come back (0: never), so that load balancers
+    can move it.
+    """
+    write_buffer_bytes: int = 64 * 1024
+    """Bytes of one connection that wait for its socket before its writer waits; the kernel's own buffers come on top."""
+    frames_per_write: int = 512
+    """Frames of one connection handed to its socket in one go at most."""
+    ping_interval_s: float = 20.0
+    ping_timeout_s: float = 20.0
+    """Protocol pings: a peer that answers none for that long is dead."""
+    max_wait_s: float = 300.0
+    """How long a `POST /v1/runs` may ask to wait for the run's end."""
+    poll_after_s: float = 1.0
+    """What who polls a run under way is told to wait (`Retry-After`)."""
+    feed_events_s: float = 50.0
+    """Events a second that one reader of `GET /v1/feed` is given at most; more are dropped and counted."""
+    max_feeds: int = 16
+    """Readers of `GET /v1/feed` at once."""
     max_runs: int = 1000
     """Runs one connection may be attached to."""
     max_errors: int = 256

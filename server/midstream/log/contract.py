@@ -83,6 +83,15 @@ class StoredReceipt(Struct, kw_only=True, frozen=True):
     data: bytes
 
 
+class RecordWrite(Struct, kw_only=True, frozen=True):
+    """One record to write with a batch, in the same step. As `Records.put`; `data` None deletes it."""
+
+    kind: str
+    id: str
+    data: bytes | None
+    expect_version: int | None = None
+
+
 class Batch(Struct, kw_only=True, frozen=True):
     """What one beat decided. Empty parts are normal: a refused command is a batch of one receipt.
 
@@ -94,6 +103,8 @@ class Batch(Struct, kw_only=True, frozen=True):
     `wake_at`: Unix milliseconds at which the run wants to be claimed although nobody asks; None: never.
     `status`: the run's status after this batch (`queued` `running` `waiting` or a terminal one).
     `snapshot`: the working state after this batch, opaque; None keeps the one before.
+    `records`: written in the same step as the rest, whole or not at all; `VersionConflict` if one of them is not as
+    expected, and then nothing of the batch was written.
     """
 
     batch_id: str
@@ -104,6 +115,7 @@ class Batch(Struct, kw_only=True, frozen=True):
     mailbox: int | None = None
     wake_at: int | None = None
     snapshot: bytes | None = None
+    records: tuple[RecordWrite, ...] = ()
 
 
 class Header(Struct, kw_only=True, frozen=True):
@@ -208,6 +220,14 @@ class Log(Protocol):
         """
         ...
 
+    async def compact(self, run: str, *, first_seq: int, snapshot: bytes) -> bool:
+        """Erase the events before `first_seq` of an ended run and keep `snapshot` (opaque, at the head) instead.
+
+        From then on `Header.first_seq` says so, and `read` from before it answers `Reset("trimmed")`. False: there is
+        no such run, it has not ended, or it has no event `first_seq`. Again is no harm. Raises `LogUnavailable`.
+        """
+        ...
+
     async def delete(self, run: str) -> bool:
         """Erase a run and all beside it. Whether it was there."""
         ...
@@ -305,6 +325,10 @@ class Store(Protocol):
 
         Raises `StoreInUse`, `LogUnavailable`.
         """
+        ...
+
+    async def shrink(self) -> int:
+        """Give back room that erased runs left, a bounded piece of it; how many bytes that were."""
         ...
 
     async def aclose(self) -> None:

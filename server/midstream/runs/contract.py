@@ -5,11 +5,11 @@
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from msgspec import Struct
 
-from midstream_protocol.commands import ClientTool, InputBlock, RunLimits
+from midstream_protocol.commands import CancelAfter, ClientTool, InputBlock, RunLimits, Webhook
 from midstream_protocol.errors import FieldError
 from midstream_protocol.events import Payload, Resume
 
@@ -48,6 +48,9 @@ class StartRecord(Struct, kw_only=True, frozen=True, omit_defaults=True):
     previous: tuple[str, ...] = ()
     resume: str | None = None
     title: str | None = None
+    on_abandon: Literal["continue", "pause"] | CancelAfter | None = None
+    on_lag: Literal["continue", "pause"] | None = None
+    webhook: Webhook | None = None
 
 
 GO_ON: Final = "Go on from where the run before stopped."
@@ -107,6 +110,38 @@ class Limits(Struct, kw_only=True, frozen=True):
 
     output_lane: int = 256
     """Drafts that wait for the writer before `emit` waits."""
+    emit_wait_s: float = 10.0
+    """How long `emit` waits for room at most. Then it is let through: a provider whose stream is not read for longer
+    would close it.
+    """
+    coalesce_ms: int = 40
+    """Text deltas of one message that come within so many milliseconds of the one before become one event. The first
+    goes at once. 0: each is an event of its own.
+    """
+    coalesce_bytes: int = 8 * 1024
+    """Text that is gathered like that at most, before it goes without waiting for the end of the window."""
+    gather_ms: float = 2.0
+    """With `coalesce_ms` 0: deltas that come within so many milliseconds of the last write are written together, each
+    an event still. Only a run that is faster than that waits at all.
+    """
+    lag_events: int = 1024
+    """A reader that is further behind does not keep up (`on_lag`)."""
+    max_run_events: int = 1_000_000
+    max_run_bytes: int = 256 * 1024 * 1024
+    """Of one run's log. At either it ends as `too_long`; its closings are written beyond it."""
+    max_replay_events: int = 20_000
+    max_replay_bytes: int = 16 * 1024 * 1024
+    """A replay of more than either is replaced by a snapshot (`run.reset`, `too_far`), unless it is merged and fits."""
+    max_readers: int = 10_000
+    """Attaches of one run at once."""
+    park_after_s: float = 30.0
+    """A run that waits for people leaves the memory after so long, and comes back when it is needed. 0: never."""
+    run_ttl_s: float = 0.0
+    """An ended run is deleted after so long, with all beside it (0: never)."""
+    compact_after_s: float = 0.0
+    """An ended run's events are replaced by its snapshot and its last event after so long (0: never)."""
+    retention_interval_s: float = 60.0
+    """Between two looks for runs that are due to be deleted or compacted."""
     beat_inputs: int = 512
     """Inputs decided in one beat: bounds the batch, and the time before the next is visible."""
     tail_events: int = 1024
@@ -133,6 +168,8 @@ class Limits(Struct, kw_only=True, frozen=True):
     max_thread_history: int = 50
     """Runs of a thread whose messages a new run is given (a thread remembers 50)."""
     max_live_runs: int = 10_000
+    max_runs_per_user: int = 0
+    """Of one principal in memory at once (0: no bound of its own)."""
 
 
 class Rules(Protocol):

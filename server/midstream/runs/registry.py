@@ -26,6 +26,7 @@ from midstream.runs.starting import Starter, text_only
 from midstream.runs.subscription import Subscription
 from midstream.runs.supervisor import Supervisor, start_record
 from midstream.runs.tail import Feed
+from midstream.runs.taps import Taps
 from midstream.runs.threads import Thread, queue_position
 from midstream_protocol.codec import iso_ms
 from midstream_protocol.commands import ClientTool, Command, RunCorrect, RunStart
@@ -86,6 +87,11 @@ class Registry:
     @property
     def draining(self) -> bool:
         return self._living.draining
+
+    @property
+    def taps(self) -> Taps:
+        """Who looks at all runs as they go."""
+        return self._living.taps
 
     @property
     def live_runs(self) -> int:

@@ -32,7 +32,7 @@ from midstream.runs.state import RunState
 from midstream.runs.threads import Place, Thread, Threads, decide_thread
 from midstream_protocol.codec import event_bytes, iso_ms
 from midstream_protocol.commands import Command, RunStart, TextBlock
-from midstream_protocol.errors import Busy, Conflict, InvalidArgs, ProtocolError, QuotaExceeded, TooLarge, UnknownAgent
+from midstream_protocol.errors import Busy, Conflict, ProtocolError, QuotaExceeded, TooLarge, UnknownAgent
 from midstream_protocol.events import (
     MessageCompleted,
     Origin,
@@ -157,6 +157,9 @@ class Starter:
             previous=place.previous,
             resume=None if ask.resume is None else ask.resume.run_id,
             title=place.title,
+            on_abandon=ask.on_abandon,
+            on_lag=ask.on_lag,
+            webhook=ask.webhook,
         )
         receipt = Receipt(
             command_id=command.command_id,
@@ -233,8 +236,6 @@ class Starter:
             raise UnknownAgent(f"there is no agent “{agent}”: one of {', '.join(self._agents.names())}")
         if len(input_text(ask).encode()) > self._limits.max_input_bytes:
             raise TooLarge(f"the input may have {self._limits.max_input_bytes} bytes of text")
-        if ask.on_abandon not in (None, "continue"):
-            raise InvalidArgs("on_abandon other than continue is not offered by this version: leave it out")
         taken = [tool.name for tool in ask.client_tools or () if rules.is_server_tool(tool.name)]
         if taken:
             raise Conflict(f"the agent has its own tool of this name: {', '.join(taken)}")

@@ -22,6 +22,7 @@ from midstream.runs.port import Port
 from midstream.runs.replay import load_state
 from midstream.runs.state import RunState
 from midstream.runs.tail import Feed
+from midstream.runs.taps import Taps
 from midstream.runs.threads import Thread, Threads, ended, promoted
 from midstream.tasks import spawn, stop
 from midstream_protocol.errors import NotFound, ProtocolError
@@ -46,6 +47,7 @@ class Supervisor:
         self.actors: Final[dict[str, Actor]] = {}
         self.missing_agents: Final[dict[str, str]] = {}
         """Runs that wait for an agent which this server does not have: store key → agent."""
+        self.taps: Final = Taps()
         self.threads: Final = Threads(records=store.records, log=store.log)
         self._store = store
         self._agents = agents
@@ -338,6 +340,7 @@ class Supervisor:
             ended=header.status in TERMINAL_STATUSES,
             events=self._limits.tail_events,
             size=self._limits.tail_bytes,
+            taps=self.taps,
         )
         return feed
 

@@ -7,11 +7,24 @@ read from the log. A reader is told that there is more, never handed anything: i
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from midstream.runs.taps import Taps
+
 
 class Feed:
     """`head` and `ended` are durable facts."""
 
-    def __init__(self, *, run: str, run_id: str, epoch: str, head: int, ended: bool, events: int, size: int) -> None:
+    def __init__(
+        self,
+        *,
+        run: str,
+        run_id: str,
+        epoch: str,
+        head: int,
+        ended: bool,
+        events: int,
+        size: int,
+        taps: Taps | None = None,
+    ) -> None:
         self.run = run
         self.run_id = run_id
         self.epoch = epoch
@@ -19,6 +32,7 @@ class Feed:
         self.ended = ended
         self._max_events = events
         self._max_bytes = size
+        self._taps = taps
         self._tail: deque[bytes] = deque()
         self._bytes = 0
         self._listeners: dict[object, Callable[[], None]] = {}
@@ -46,6 +60,8 @@ class Feed:
             self._bytes -= len(self._tail.popleft())
         if events:
             self.wake()
+            if self._taps:
+                self._taps.published(self.run, self.run_id, events)
 
     def wake(self) -> None:
         for listener in tuple(self._listeners.values()):
