@@ -7,10 +7,10 @@ SCHEMA := protocol/schema/midstream.schema.json
 JOBS ?= 2
 export PYTHON
 
-.PHONY: help run test check format schema bench wheel clean setup-run setup-dev
+.PHONY: help run test check format schema bench bench-peers wheel clean setup-run setup-dev
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 run: setup-run ## Start the server (first installs it, and the embedded model, into .venv)
 	@$(BIN)/midstream serve $(ARGS)
@@ -37,8 +37,14 @@ format: setup-dev ## Format the code and fix what can be fixed mechanically
 schema: setup-dev ## Generate the JSON Schema of the protocol anew
 	$(BIN)/python -m midstream_protocol.schema --write $(SCHEMA)
 
-bench: setup-dev ## Measure the whole path beside the raw stack, and planning; write bench/REPORT.md (four minutes)
+bench: setup-dev ## Measure the whole path beside the raw stack; write bench/REPORT.md (fifteen minutes; ARGS="--quick": two)
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
+		$(BIN)/python -m pip install -qq --no-input --disable-pip-version-check -c constraints.txt --group bench || \
+		echo "midstream: without plots and profile: the bench group cannot be installed" >&2
 	$(BIN)/python bench/run.py $(ARGS)
+
+bench-peers: setup-dev ## Measure what people would use instead, in an environment of its own (bench/.peers)
+	$(BIN)/python bench/run.py --only peers $(ARGS)
 
 wheel: setup-dev ## Build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -14,6 +14,7 @@ ProtocolError            status  remembered
 ├── Expired              409     yes
 ├── AlreadyApplied       409     yes
 ├── RunEnded             409     yes
+├── RunActive            409     no    it has not ended: cancel it first
 ├── NotSteerable         409     yes
 ├── DigestMismatch       422     yes
 ├── InvalidArgs          422     yes   with `errors`
@@ -134,6 +135,11 @@ class RunEnded(ProtocolError):
     code = "run_ended"
     status = 409
     remembered = True
+
+
+class RunActive(ProtocolError):
+    code = "run_active"
+    status = 409
 
 
 class NotSteerable(ProtocolError):

@@ -17,6 +17,7 @@ def _second(seconds: int) -> str:
     return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
 
 
+@lru_cache(maxsize=64)
 def iso_ms(unix_ms: int) -> str:
     """`2026-06-12T12:00:01.234Z`. Raises OverflowError outside the years 1 to 9999."""
     seconds, millis = divmod(unix_ms, 1000)

@@ -26,13 +26,16 @@ from midstream.agents.providers.contract import Provider
 from midstream.agents.tools.signature import BadTool
 from midstream.clock import Clock, SystemClock
 from midstream.gateway.answers import error_answer
-from midstream.gateway.auth import Authenticate, Authenticator, authenticator
+from midstream.gateway.auth import LOCAL, Authenticate, Authenticator, authenticator
 from midstream.gateway.gateway import Gateway, Readiness
 from midstream.gateway.origin import door_rules
 from midstream.log import LogError, Store, open_store
-from midstream.runs import Registry
+from midstream.outbound import Channel, forward
+from midstream.outbound.webhooks import Webhooks
+from midstream.runs import Principal, Registry, Stopping
 from midstream.settings import BadSettings, Settings, load_settings
-from midstream.tasks import spawn
+from midstream.tasks import spawn, stop
+from midstream.telemetry import watch
 from midstream_protocol.errors import Unavailable
 
 PROBE_TIMEOUT_S: Final = 2.0
@@ -85,6 +88,7 @@ class Midstream:
         self._store: Store | None = None
         self._stack = AsyncExitStack()
         self._drained: asyncio.Task[None] | None = None
+        self._forwards: set[asyncio.Task[str]] = set()
 
     @property
     def agents(self) -> Sequence[Any]:
@@ -113,6 +117,32 @@ class Midstream:
             await error_answer(Unavailable(_NOT_STARTED))(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1013, "reason": "not started"})
+
+    async def forward(
+        self, run_id: str, channel: Channel, *, principal: Principal = LOCAL, handle: str | None = None, **options: Any
+    ) -> str:
+        """Follow a run into a chat until it has ended there; returns the message's handle. `principal`: whose run it is.
+        `outbound.forward` says the rest, and which `options` there are. Raises `Stopping` when this server is not started
+        or goes down: ask again, with the handle, when it is back.
+        """
+        registry = self._registry
+        if registry is None or registry.draining:
+            raise Stopping(_NOT_STARTED if registry is None else "this server is going down")
+        options = {"clock": self._clock, **options}
+        task = spawn(
+            forward(registry, run_id, channel, principal=principal, handle=handle, **options),
+            name=f"run:{run_id}/forward",
+            expected=(Exception,),
+        )
+        self._forwards.add(task)
+        try:
+            await asyncio.wait([task])
+            if task.cancelled():
+                raise Stopping("this server is going down: ask again, with the handle, when it is back")
+            return task.result()
+        finally:
+            await stop(task)
+            self._forwards.discard(task)
 
     # -- life
 
@@ -148,9 +178,18 @@ class Midstream:
                 outflow=self.outflow,
             )
             await stack.enter_async_context(catalogue.opened())
-            registry = Registry(store=store, agents=catalogue, limits=settings.limits(), clock=self._clock)
+            webhooks = Webhooks(settings.webhooks(), store=store, clock=self._clock)
+            registry = Registry(
+                store=store,
+                agents=catalogue,
+                limits=settings.limits(),
+                clock=self._clock,
+                on_create=webhooks.begun,
+            )
             stack.push_async_callback(registry.aclose)
             await registry.open()
+            stack.push_async_callback(webhooks.aclose)
+            await webhooks.open(registry.taps)
             token = settings.token.get_secret_value() if settings.token is not None else None
             self._gateway = Gateway(
                 registry=registry,
@@ -165,6 +204,7 @@ class Midstream:
                 agents=catalogue.describe,
                 readiness=self._readiness,
             )
+            stack.callback(watch(self._gateway.census))
             self._registry, self._store, self._stack = registry, store, stack.pop_all()
             self._drained = None
 
@@ -187,6 +227,7 @@ class Midstream:
             await self.drain()
         finally:
             self._gateway = self._registry = self._store = None
+            await stop(*self._forwards)
             await self._stack.aclose()
 
     @staticmethod

@@ -17,6 +17,9 @@ from midstream.agents.providers.contract import DEFAULT_IDLE_TIMEOUT_S
 from midstream.gateway.options import GatewayOptions
 from midstream.gateway.origin import ANY, host_name, parse_origin
 from midstream.log import open_store
+from midstream.outbound.endpoint import wrong_with
+from midstream.outbound.options import WebhookOptions
+from midstream.outbound.signing import key_of
 from midstream.runs import Limits
 
 PREFIX: Final = "MIDSTREAM_"
@@ -29,6 +32,7 @@ OTHER_VARIABLES: Final = frozenset({"MIDSTREAM_URL"})
 
 _RUNS: Final = Limits()
 _GATEWAY: Final = GatewayOptions()
+_WEBHOOKS: Final = WebhookOptions()
 
 
 class BadSettings(ValueError):
@@ -57,6 +61,13 @@ def _hosts(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if value != ANY and host_name(value) is None and host_name(f"[{value}]") is None:
             raise ValueError(f"{value!r} is not a host name")
+    return values
+
+
+def _webhook_events(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if value not in _WEBHOOKS.events:
+            raise ValueError(f"{value!r} is no event that can be told of")
     return values
 
 
@@ -147,7 +158,7 @@ class Settings(BaseSettings):
     emit_wait_s: float = Field(_RUNS.emit_wait_s, gt=0, description=_SECONDS)
     coalesce_ms: int = Field(_RUNS.coalesce_ms, ge=0, le=60_000, description="milliseconds, 0 (off) to 60000")
     coalesce_bytes: int = Field(_RUNS.coalesce_bytes, ge=1024, description=_BYTES)
-    gather_ms: float = Field(_RUNS.gather_ms, ge=0, le=1000, description="milliseconds, 0 (off) to 1000")
+    gather_ms: float = Field(_RUNS.gather_ms, ge=0, le=60_000, description="milliseconds, 0 (off) to 60000")
     lag_events: int = Field(_RUNS.lag_events, ge=1, description=_COUNT)
     max_run_events: int = Field(_RUNS.max_run_events, ge=1, description=_COUNT)
     max_run_bytes: int = Field(_RUNS.max_run_bytes, ge=1024, description=_BYTES)
@@ -174,6 +185,19 @@ class Settings(BaseSettings):
     max_thread_history: int = Field(_RUNS.max_thread_history, ge=0, le=50, description="a whole number, 0 to 50")
     max_live_runs: int = Field(_RUNS.max_live_runs, ge=1, description=_COUNT)
 
+    # -- what it tells others (see outbound.options.WebhookOptions)
+    webhook_url: _List = Field((), description="URLs such as https://example.org/hooks, separated by commas")
+    webhook_secret: Annotated[SecretStr | None, _Optional] = Field(
+        None, description="whsec_ and base64 (`openssl rand -base64 32`), or any other text"
+    )
+    webhook_events: Annotated[_List, AfterValidator(_webhook_events)] = Field(
+        (), description=f"of {', '.join(_WEBHOOKS.events)}, separated by commas (none: all)"
+    )
+    webhook_timeout_s: float = Field(_WEBHOOKS.timeout_s, gt=0, description=_SECONDS)
+    webhook_max_age_s: float = Field(_WEBHOOKS.max_age_s, ge=0, description=_GRACE)
+    webhook_allow_private: bool = Field(default=_WEBHOOKS.allow_private, description="true or false")
+    webhooks_in_flight: int = Field(_WEBHOOKS.in_flight, ge=1, description=_COUNT)
+
     # -- what it says of itself
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         "info", description="debug, info, warning or error"
@@ -194,6 +218,31 @@ class Settings(BaseSettings):
     def pace(self) -> Pace:
         """How runs share a model that is short of room."""
         return Pace(max_wait_s=self.model_max_wait_s, spacing_s=self.model_retry_spacing_s)
+
+    def webhooks(self) -> WebhookOptions:
+        """What webhooks are held to. Raises `BadSettings` for settings that do not go together."""
+        secret = self.webhook_secret.get_secret_value() if self.webhook_secret is not None else None
+        if self.webhook_url and secret is None:
+            raise BadSettings(
+                "MIDSTREAM_WEBHOOK_URL: webhooks are signed, so set MIDSTREAM_WEBHOOK_SECRET too "
+                "(whsec_ and what `openssl rand -base64 32` prints)"
+            )
+        for url in self.webhook_url:
+            if (wrong := wrong_with(url, allow_private=self.webhook_allow_private)) is not None:
+                raise BadSettings(f"MIDSTREAM_WEBHOOK_URL: {wrong}")
+        try:
+            key_of(secret or "")
+        except ValueError as error:
+            raise BadSettings(f"MIDSTREAM_WEBHOOK_SECRET: {error}") from None
+        return WebhookOptions(
+            urls=self.webhook_url,
+            secret=secret,
+            events=self.webhook_events or _WEBHOOKS.events,
+            timeout_s=self.webhook_timeout_s,
+            max_age_s=self.webhook_max_age_s,
+            allow_private=self.webhook_allow_private,
+            in_flight=self.webhooks_in_flight,
+        )
 
     def gateway_options(self, *, server: str) -> GatewayOptions:
         """What connections are held to. `server` is how the server names itself to clients."""

@@ -50,6 +50,9 @@ class World:
         assert filter is self
         self.order.append("through")
 
+    async def clearance(self) -> None:
+        await asyncio.sleep(0)
+
     async def end(self, result: Any, *, return_corrections: bool = False) -> None:
         await self.did("end")
         if self.pending and not return_corrections:

@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import pytest
 import pytest_asyncio
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from midstream.clock import SystemClock
+from midstream.clock import Clock, SystemClock
 from midstream.gateway.auth import authenticator
 from midstream.gateway.gateway import Gateway, Readiness
 from midstream.gateway.options import GatewayOptions
@@ -49,8 +51,35 @@ class House:
 Open = Callable[..., Awaitable[House]]
 
 
+def both_ways_out() -> Any:
+    """For a test module: `way_out = both_ways_out()`. Each of its tests is run with our protocol class's own way out, and
+    with nothing but ASGI's `send`, as on any other server.
+    """
+
+    @pytest.fixture(params=["direct", "plain"])
+    def way_out(request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    return way_out
+
+
+@pytest.fixture
+def way_out() -> str:
+    return "direct"
+
+
+def without_extensions(app: ASGIApp) -> ASGIApp:
+    """As a server runs it that has none of ours."""
+
+    async def plain(scope: Scope, receive: Receive, send: Send) -> None:
+        kept = {"websocket.http.response": {}} if scope["type"] == "websocket" else {}
+        await app({**scope, "extensions": kept}, receive, send)
+
+    return plain
+
+
 @pytest_asyncio.fixture
-async def open_house() -> AsyncIterator[Open]:
+async def open_house(way_out: str) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
         async def open_(
@@ -61,15 +90,17 @@ async def open_house() -> AsyncIterator[Open]:
             max_frame_bytes: int | None = None,
             store: Any = None,
             allowed_origins: tuple[str, ...] = (),
+            clock: Clock | None = None,
             **options: Any,
         ) -> House:
             agents = TalkAgents()
-            clock = SystemClock()
+            real = SystemClock()
             registry = Registry(
-                store=store or MemoryStore(clock=clock),
+                store=store or MemoryStore(clock=real),
                 agents=agents,
-                limits=limits or Limits(drain_grace_s=0.2),
-                clock=clock,
+                # Deltas are not joined: tests count them.
+                limits=limits or Limits(drain_grace_s=0.2, coalesce_ms=0),
+                clock=real,
             )
             await registry.open()
             stack.push_async_callback(registry.aclose)
@@ -84,12 +115,14 @@ async def open_house() -> AsyncIterator[Open]:
                 authenticator=authenticator(authenticate, token=token),
                 rules=door_rules(bound_host="127.0.0.1", allowed_hosts=(), allowed_origins=allowed_origins),
                 options=GatewayOptions(**{"heartbeat_s": 600.0, **options}),
-                clock=clock,
+                clock=clock or real,
                 agents=lambda: [{"name": "a"}],
                 readiness=readiness,
             )
-            settings = Settings(max_frame_bytes=max_frame_bytes) if max_frame_bytes else Settings()
-            server = await stack.enter_async_context(served(gateway, settings=settings))
+            wired = {"max_frame_bytes", "ping_interval_s", "ping_timeout_s"} & options.keys()
+            settings = Settings(**{name: options[name] for name in wired})
+            app = gateway if way_out == "direct" else without_extensions(gateway)
+            server = await stack.enter_async_context(served(app, settings=settings))
             stack.push_async_callback(gateway.close)
             return House(gateway, registry, agents, server)
 

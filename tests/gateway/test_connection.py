@@ -12,6 +12,7 @@ from midstream.gateway.errors import refusal_receipt
 from midstream.gateway.wire import JsonWire
 from midstream.log import MemoryStore
 from midstream.runs import Attachment, Subscription
+from midstream.runs.attachment import standing_of
 from midstream.runs.tail import Feed
 from midstream_protocol.codec import decode_event, event_bytes, iso_ms
 from midstream_protocol.errors import NotFound
@@ -74,7 +75,8 @@ class Table:
             feed=feed, log=self.store.log, cursor=since, wake=lambda: self.connection.wake(slot)
         )
         attachment = Attachment(
-            view=view_at(run_id, feed.head),
+            standing=standing_of(view_at(run_id, feed.head)),
+            head_seq=feed.head,
             epoch="e",
             first_seq=1,
             now_ms=0,
@@ -319,7 +321,8 @@ def test_after_the_socket_is_gone_everything_is_given_back() -> None:
     slot = Slot("r")
     subscription = Subscription(feed=table.feeds["r"], log=table.store.log, cursor=0, wake=lambda: None)
     attachment = Attachment(
-        view=view_at("r", 1),
+        standing=standing_of(view_at("r", 1)),
+        head_seq=1,
         epoch="e",
         first_seq=1,
         now_ms=0,

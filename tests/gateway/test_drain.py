@@ -7,9 +7,11 @@ from websockets.exceptions import ConnectionClosed
 
 from midstream.log import MemoryStore
 from midstream.tasks import spawn
-from tests.gateway.conftest import House, Open
+from tests.gateway.conftest import House, Open, both_ways_out
 
 pytestmark = pytest.mark.asyncio
+
+way_out = both_ways_out()
 
 
 async def test_draining_is_announced_and_closes_with_4001(house: House) -> None:

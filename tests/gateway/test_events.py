@@ -50,7 +50,8 @@ async def test_sse_and_ndjson_from_every_seq_are_the_bytes_of_the_log(house: Hou
 async def test_stream_headers(house: House) -> None:
     run_id, _, _ = await finished(house)
     answer = await house.server.http.get(f"/v1/runs/{run_id}/events")
-    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["cache-control"] == "no-store, no-transform"
+    assert "content-encoding" not in answer.headers
     assert answer.headers["x-accel-buffering"] == "no"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.content.startswith(b"retry: ")

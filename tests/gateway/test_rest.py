@@ -320,7 +320,17 @@ async def test_lists_are_newest_first_filtered_and_paged(house: House) -> None:
         ("POST", "/v1/runs", {}, 400, "malformed"),
         ("POST", "/v1/runs", {"json": {"input": 5}}, 400, "malformed"),
         ("POST", "/v1/runs", {"json": {"input": "a", "agent": "nobody"}}, 404, "unknown_agent"),
-        ("POST", "/v1/runs", {"json": {"input": "a", "wait_s": 5}}, 400, "malformed"),
+        ("POST", "/v1/runs", {"json": {"input": "a", "wait_s": -1}}, 400, "malformed"),
+        ("POST", "/v1/runs", {"json": {"input": "a", "wait_s": 301}}, 400, "malformed"),
+        ("POST", "/v1/runs", {"json": {"input": "a", "wait_s": True}}, 400, "malformed"),
+        ("POST", "/v1/runs", {"json": {"input": "a", "wait_s": "5"}}, 400, "malformed"),
+        ("POST", "/v1/runs?wait_s=nan", {"json": {"input": "a"}}, 400, "malformed"),
+        ("POST", "/v1/runs?wait_s=1", {"json": {"input": "a", "wait_s": 2}}, 400, "malformed"),
+        ("POST", "/v1/runs", {"json": {"input": "a", "background": "yes"}}, 400, "malformed"),
+        ("POST", "/v1/runs", {"json": {"input": "a", "background": True, "wait_s": 5}}, 400, "malformed"),
+        ("POST", "/v1/runs?background=maybe", {"json": {"input": "a"}}, 400, "malformed"),
+        ("GET", "/v1/runs/x?wait_s=1e9", {}, 400, "malformed"),
+        ("DELETE", "/v1/runs/unknown", {}, 404, "not_found"),
         ("POST", "/v1/runs", {"json": {"input": "a"}, "headers": {"idempotency-key": "x" * 256}}, 400, "malformed"),
         ("POST", "/v1/runs", {"json": {"input": "x" * 20_000}}, 413, "too_large"),
         ("POST", "/v1/runs/x/commands", {"json": {"type": "run.fly"}}, 404, None),
@@ -362,7 +372,7 @@ async def test_a_failing_server_says_so_and_nothing_else(house: House, monkeypat
     async def broken(*_: object, **__: object) -> object:
         raise RuntimeError("secret path /etc/x")
 
-    monkeypatch.setattr(house.gateway.registry, "view", broken)
+    monkeypatch.setattr(house.gateway.registry, "place", broken)
     answer = await house.server.http.get("/v1/runs/x")
     assert answer.status_code == 500
     assert answer.json()["error"]["code"] == "internal"

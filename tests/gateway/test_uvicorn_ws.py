@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
-from midstream.gateway.socket import Gone, Socket, Stalled
+from midstream.gateway.socket import Gone, Socket
 from midstream.gateway.uvicorn_ws import EXTENSION, WRITE_BUFFER_BYTES, unmasked
 from tests.testkit.served import Served, served
 
@@ -49,12 +49,19 @@ class Once:
         assert EXTENSION in scope["extensions"]
         if not self.extension:
             scope = {**scope, "extensions": {}}
-        socket = Socket(scope, receive, send, send_timeout_s=5)
+        socket = Socket(scope, receive, send)
         await socket.accept(None)
-        await socket.send(self.frames, text=self.text)
-        await socket.close(4001, "done")
-        with pytest.raises((Gone, Stalled)):
+        if socket.direct is not None:
+            socket.direct.write(self.frames, text=self.text)
+            socket.direct.shut(4001, "done")
+            # Nothing more is said, and nothing is raised.
+            socket.direct.write(self.frames, text=self.text)
+            socket.direct.shut(4002, "again")
+        else:
             await socket.send(self.frames, text=self.text)
+            await socket.close(4001, "done")
+            with pytest.raises(Gone):
+                await socket.send(self.frames, text=self.text)
 
 
 @pytest.mark.asyncio
@@ -113,7 +120,7 @@ class Echo:
         self.got: list[str | bytes] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = Socket(scope, receive, send, send_timeout_s=5)
+        endpoint = Socket(scope, receive, send)
         await endpoint.accept(None)
         while (data := await endpoint.receive()) is not None:
             self.got.append(data)

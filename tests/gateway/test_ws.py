@@ -14,9 +14,11 @@ from midstream.runs import Principal, Subscription
 from midstream_protocol.commands import Command
 from midstream_protocol.frames import Receipt
 from midstream_protocol.ids import new_id
-from tests.gateway.conftest import House, Open
+from tests.gateway.conftest import House, Open, both_ways_out
 
 pytestmark = pytest.mark.asyncio
+
+way_out = both_ways_out()
 
 TERMINAL = {"run.completed", "run.failed", "run.cancelled"}
 

@@ -25,10 +25,12 @@ from midstream.log import (
     LogError,
     MemoryStore,
     Page,
+    RecordWrite,
     Reset,
     SqliteStore,
     Store,
     StoredReceipt,
+    sqlite_erasing,
     sqlite_transaction,
 )
 from tests.log.conftest import StillClock
@@ -38,6 +40,17 @@ OWNERS = st.sampled_from(["north", "south"])
 KINDS = st.sampled_from(["thread", "grant"])
 IDS = st.sampled_from(["a", "b", "ab", "é", "Z"])
 LINE = st.binary(max_size=6).map(lambda line: line.replace(b"\n", b""))
+WRITES = st.lists(
+    st.builds(
+        RecordWrite,
+        kind=KINDS,
+        id=IDS,
+        data=st.none() | st.binary(max_size=9),
+        expect_version=st.none() | st.none() | st.integers(0, 2),
+    ),
+    max_size=3,
+    unique_by=lambda write: (write.kind, write.id),
+).map(tuple)
 BATCHES = st.builds(
     Batch,
     batch_id=st.uuids(version=4).map(lambda made: made.hex),
@@ -50,6 +63,7 @@ BATCHES = st.builds(
     mailbox=st.none() | st.integers(0, 3),
     wake_at=st.none() | st.integers(0, 10_000),
     snapshot=st.none() | st.binary(max_size=9),
+    records=st.just(()) | WRITES,
 )
 
 Call = Callable[[Store], Awaitable[Any]]
@@ -63,6 +77,7 @@ class Stores(RuleBasedStateMachine):
         # So that small batches take several rows.
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(sqlite_transaction, "EVENT_ROW_BYTES", 8)
+        self.patch.setattr(sqlite_erasing, "PIECE_ROWS", 2)
         self.runner = asyncio.Runner()
         self.folder = Path(tempfile.mkdtemp(prefix="midstream-model-"))
         self.lives = 0
@@ -162,6 +177,14 @@ class Stores(RuleBasedStateMachine):
     def delete(self, run: str) -> None:
         self.both(lambda store: store.log.delete(run))
 
+    @rule(run=RUNS, first_seq=st.integers(0, 12), snapshot=st.binary(max_size=9))
+    def compact(self, run: str, first_seq: int, snapshot: bytes) -> None:
+        self.both(lambda store: store.log.compact(run, first_seq=first_seq, snapshot=snapshot))
+
+    @rule()
+    def shrink(self) -> None:
+        self.runner.run(self.store.shrink())
+
     @rule(kind=KINDS, id_=IDS, data=st.binary(max_size=9), expect=st.none() | st.integers(0, 2))
     def put(self, kind: str, id_: str, data: bytes, expect: int | None) -> None:
         self.both(lambda store: store.records.put(kind, id_, data, expect_version=expect))
@@ -218,6 +241,7 @@ class Stores(RuleBasedStateMachine):
             calls += [
                 partial(load, run=run),
                 partial(read_all, run=run),
+                partial(read_kept, run=run),
                 partial(pending, run=run),
             ]
         self.both(*calls, lambda store: store.records.list("thread"), lambda store: store.records.list("grant"))
@@ -229,6 +253,14 @@ async def load(store: Store, *, run: str) -> Loaded | None:
 
 async def read_all(store: Store, *, run: str) -> Page | Reset:
     return await store.log.read(run, after=0, max_bytes=1 << 30)
+
+
+async def read_kept(store: Store, *, run: str) -> Page | Reset | None:
+    """From the first event that is there, wherever that is."""
+    known = await store.log.load(run)
+    if known is None:
+        return None
+    return await store.log.read(run, after=known.header.first_seq - 1, max_bytes=1 << 30)
 
 
 async def pending(store: Store, *, run: str) -> Sequence[Inbound]:

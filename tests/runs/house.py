@@ -65,6 +65,9 @@ class Held:
     async def open(self) -> None:
         await self.inner.open()
 
+    async def shrink(self) -> int:
+        return await self.inner.shrink()
+
     async def aclose(self) -> None:
         await self.inner.aclose()
 
@@ -75,6 +78,7 @@ class _HeldLog:
         self._log = owner.inner.log
         self.read = self._reading(self._log.read)
         self.load = self._reading(self._log.load)
+        self.compact = self._log.compact
         self.delete = self._log.delete
 
     def _reading(self, call: Callable[..., Awaitable[Any]]) -> Any:

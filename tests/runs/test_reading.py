@@ -226,37 +226,37 @@ async def test_a_feed_let_go_during_an_attach_is_not_the_one_that_is_read(house:
 
 
 async def test_a_header_from_before_the_end_makes_no_feed(house: Open) -> None:
-    """The run ended, and its feed was let go, while the header was being read."""
-    go = asyncio.Event()
+    """The run was woken, ended, and its feed was let go, while the header was being read."""
 
     async def body(port: Port) -> None:
-        await go.wait()
-        await port.end("ok")
+        await port.end((await port.ask(question(port))).value)
 
     server = await house(body)
     run = await server.start()
+    await (await server.attach(run)).until("run.status")
+    await server.crash()
+    await server.open()
     key = f"{namespace(ME.id)}.{run}"
     living = server.registry._living
     header = living.header
-    calls = 0
+    read: list[Header] = []
 
     async def slow(asked: str) -> Header:
-        nonlocal calls
         found = await header(asked)
-        calls += 1
-        if calls == 1:
-            go.set()
-            actor = living.actors[asked]
+        read.append(found)
+        if len(read) == 1:
+            await server.send(run, InputRespond(input_id="i1", answer="x"))
+            feed = living._feeds[key]
             await living.settled(asked)
             if living._background:
                 await soon(asyncio.wait(list(living._background)))
-            assert not living.holds(actor.feed)
+            assert not living.holds(feed)
         return found
 
     living.header = slow  # type: ignore[method-assign, assignment]
     reader = await server.attach(run)
     assert types(await reader.all())[-1] == "run.completed"
-    assert calls == 2
+    assert read[-1].status == "completed"
     assert key in living._feeds
 
 

@@ -100,8 +100,8 @@ class World:
         created = drive(self.store.log.create(RUN, fingerprint="f", batch=batch, owner="me", lease_ms=10**9))
         self.fence = created.lease.fence
         self.state = RunState(run_id="run_1")
-        for n, payload in enumerate(payloads, 1):
-            apply(self.state, n, payload, self.now_ms)
+        for n, (payload, data) in enumerate(zip(payloads, events, strict=True), 1):
+            apply(self.state, n, payload, self.now_ms, size=len(data))
         apply_receipt(self.state, stored)
         self._new_door()
 

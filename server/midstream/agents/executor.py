@@ -52,6 +52,8 @@ class Executor:
             raise passed(failure, way_out) from failure.__cause__
 
     async def _run(self, port: Port, way_out: WayOut | None) -> None:
+        # Before planning, too: its calls run against the clock once they have begun.
+        await port.clearance()
         orchestrator = await self._orchestrator(port)
         try:
             await orchestrator.prepare()

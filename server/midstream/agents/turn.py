@@ -32,7 +32,7 @@ from midstream.agents.tools.toolbox import Toolbox
 from midstream.runs.contract import RunFailure
 from midstream.runs.port import Port
 from midstream.tasks import spawn
-from midstream.telemetry import count_model_call
+from midstream.telemetry import count_model_call, observe_first_token
 from midstream_protocol.events import RunStatusChanged, RunStep
 
 WINDOW_FULL: Final = "model_context_window_exceeded"
@@ -137,6 +137,7 @@ class _Call:
         """The request, when the model may be asked. A correction that cannot wait enters meanwhile."""
         models = self._turn.models
         while True:
+            await self._port.clearance()
             admitted = await self._admitted()
             self._port.check()
             if not self._step_open:
@@ -239,9 +240,14 @@ class _Call:
         return Turned(message=message, message_id=speech.message_id, stop_reason=reason, step=self._step, usage=usage)
 
     async def _listen(self, request: ModelRequest, speech: Speech) -> Finished:
+        asked, silent = self._port.clock.monotonic(), True
         # Closed before anything else happens: a model that nobody listens to must not go on.
         async with aclosing(self._turn.models.provider.stream(request)) as stream:
             async for event in stream:
+                # That the stream is open is nothing of the answer yet.
+                if silent and not isinstance(event, Opened):
+                    silent = False
+                    observe_first_token(self._port.clock.monotonic() - asked)
                 match event:
                     case Opened():
                         self._tries.opened()

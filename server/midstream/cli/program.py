@@ -8,8 +8,9 @@ from typing import Annotated, Final
 
 import typer
 
+from midstream.cli.deleting import runs_app
 from midstream.cli.failure import EXIT_FAILED
-from midstream.cli.listing import agents_command, export_command, runs_command
+from midstream.cli.listing import agents_command, export_command
 from midstream.cli.options import say_error
 from midstream.cli.serving import serve_command
 from midstream.cli.steering import (
@@ -20,6 +21,7 @@ from midstream.cli.steering import (
     deny_command,
 )
 from midstream.cli.talking import chat_command, tail_command
+from midstream.cli.top import top_command
 from midstream_protocol import schema
 
 app = typer.Typer(
@@ -35,7 +37,6 @@ _COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "serve": serve_command,
     "chat": chat_command,
     "tail": tail_command,
-    "runs": runs_command,
     "export": export_command,
     "approve": approve_command,
     "deny": deny_command,
@@ -43,10 +44,12 @@ _COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "correct": correct_command,
     "cancel": cancel_command,
     "agents": agents_command,
+    "top": top_command,
 }
 
 for name, command in _COMMANDS.items():
     app.command(name)(command)
+app.add_typer(runs_app, name="runs")
 
 
 @app.command("schema")

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -23,6 +23,8 @@ from midstream_protocol.view import View, view_from_builtins
 
 TIMEOUT_S: Final = 15.0
 """Longer than the 10 s after which the server answers a command with `pending`."""
+FEED_SILENCE_S: Final = 60.0
+"""A feed says something at every heartbeat of its server: one that is silent for so long is broken."""
 MAX_EXPORT_RETRIES: Final = 5
 """Broken connections in a row, without one new event between them, before an export gives up."""
 
@@ -80,9 +82,48 @@ class Rest:
     async def agents(self) -> dict[str, Any]:
         return await self._get("/v1/agents")
 
+    async def metrics(self) -> str:
+        """What operators count, in the text format of Prometheus."""
+        answer = await self._request("GET", "/metrics")
+        if answer.status_code >= httpx2.codes.BAD_REQUEST:
+            raise _error(answer)
+        return answer.text
+
+    async def feed(self, *, types: str | None = None) -> AsyncGenerator[dict[str, Any]]:
+        """What goes on in all runs, as a sample (`GET /v1/feed`), until the server ends it: events, and between them
+        frames, which have no `run_id`. Raises `Unreachable` when it breaks.
+        """
+        request = self._http.build_request(
+            "GET",
+            self._address.web("/v1/feed"),
+            params={} if types is None else {"types": types},
+            headers={"Accept": "application/x-ndjson"},
+            timeout=httpx2.Timeout(TIMEOUT_S, read=FEED_SILENCE_S),
+        )
+        try:
+            response = await self._http.send(request, stream=True)
+            try:
+                if response.status_code >= httpx2.codes.BAD_REQUEST:
+                    await response.aread()
+                    raise _error(response)
+                async for line in response.aiter_lines():
+                    said = json.loads(line)
+                    if isinstance(said, dict):
+                        yield said
+            finally:
+                await response.aclose()
+        except (httpx2.TransportError, ValueError) as broken:
+            raise Unreachable(str(broken) or type(broken).__name__) from broken
+
     async def thread(self, thread_id: str) -> dict[str, Any]:
         """`{thread_id, title?, active?, queue, runs}`. Raises `NotFound`."""
         return await self._get(f"/v1/threads/{quote(thread_id, safe='')}")
+
+    async def delete(self, run_id: str) -> None:
+        """Erase a run that has ended, for good. Raises `NotFound`, `RunActive`."""
+        answer = await self._request("DELETE", _path(run_id))
+        if answer.status_code >= httpx2.codes.BAD_REQUEST:
+            raise _error(answer)
 
     async def view(self, run_id: str) -> View:
         return view_from_builtins(await self._get(_path(run_id)))

@@ -1,5 +1,6 @@
 """Reading an HTTP request: its body as a bounded JSON object, its query parameters with their limits."""
 
+import math
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -65,6 +66,19 @@ def query_int(request: Request, name: str, *, default: int, low: int, high: int 
     if not text.isascii() or not text.isdecimal() or len(text) > 16 or not low <= int(text) <= high:
         raise Malformed(f"{name}: expected a whole number from {low} to {high}")
     return int(text)
+
+
+def query_seconds(request: Request, name: str, *, high: float) -> float | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    try:
+        seconds = float(text) if len(text) <= 16 else math.nan
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= high:
+        raise Malformed(f"{name}: expected seconds, a number from 0 to {high:g}")
+    return seconds
 
 
 def query_choice(request: Request, name: str, choices: tuple[str, ...]) -> str | None:

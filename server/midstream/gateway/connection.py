@@ -9,7 +9,6 @@ Bounded: a client has at most `commands_in_flight` tickets whose receipts it has
 that it does not read end the connection.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -62,7 +61,7 @@ class _Waiting(Struct, kw_only=True, frozen=True):
 class Slot:
     """One attachment of one run. A new attachment of the same run is a new slot; what the old one had is dropped."""
 
-    __slots__ = ("caught_up", "ready", "run_id", "subscription", "target")
+    __slots__ = ("caught_up", "paged", "ready", "run_id", "subscription", "target")
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
@@ -71,13 +70,32 @@ class Slot:
         """The head at the attach: from there on it is caught up."""
         self.caught_up = False
         self.ready = False
+        self.paged = False
+        """Its events are being read from the log: whoever reads them wakes it afterwards."""
 
 
 class Connection:
     """`notify` is called when there is something to write."""
 
+    __slots__ = (
+        "_control",
+        "_errors",
+        "_in_flight",
+        "_limits",
+        "_max_errors",
+        "_notify",
+        "_places",
+        "_ready",
+        "_shut",
+        "_slots",
+        "_unread",
+        "closing",
+        "overflowed",
+        "wire",
+    )
+
     def __init__(self, *, wire: Wire, limits: ConnectionLimits, max_errors: int, notify: Callable[[], None]) -> None:
-        self.wire: Final = wire
+        self.wire = wire
         self.closing: Closing | None = None
         """Set once: write the control frames that wait, then close with this."""
         self.overflowed = False
@@ -88,10 +106,11 @@ class Connection:
         self._errors = 0
         self._in_flight = 0
         self._places = 0
-        self._control: deque[_Waiting] = deque()
+        # Lists, not deques: an empty deque takes 600 bytes, and these are empty most of the time.
+        self._control: list[_Waiting] = []
         self._unread = 0
         self._slots: dict[str, Slot] = {}
-        self._ready: deque[Slot] = deque()
+        self._ready: list[Slot] = []
         self._shut = False
 
     # -- in
@@ -183,21 +202,34 @@ class Connection:
 
     def wake(self, slot: Slot) -> None:
         """There may be more of this slot's run. Cheap and idempotent; ignored unless the slot is open."""
-        if not slot.ready and self._slots.get(slot.run_id) is slot:
+        if not (slot.ready or slot.paged) and self._slots.get(slot.run_id) is slot:
             slot.ready = True
             self._ready.append(slot)
             self._notify()
 
+    @property
+    def waiting(self) -> bool:
+        """There is something to write."""
+        return bool(self._ready or self._control or self.closing is not None)
+
+    @property
+    def control_waits(self) -> bool:
+        return bool(self._control)
+
     def control(self) -> list[bytes]:
         """The next control frames to write; with them their tickets are answered."""
+        if not self._control:
+            return []
         frames: list[bytes] = []
         size = 0
-        while self._control and size < CONTROL_BATCH_BYTES:
-            waiting = self._control.popleft()
+        for waiting in self._control:
+            if size >= CONTROL_BATCH_BYTES:
+                break
             size += len(waiting.frame)
             self._in_flight -= waiting.answer
             self._unread -= len(waiting.frame) if waiting.unasked else 0
             frames.append(waiting.frame)
+        del self._control[: len(frames)]
         return frames
 
     def heartbeat(self, now: str) -> bytes:
@@ -212,7 +244,7 @@ class Connection:
         `run.attached` goes before its events.
         """
         while self._ready and not self._control:
-            slot = self._ready.popleft()
+            slot = self._ready.pop(0)
             # Cleared before the pull: what arrives while it waits for the log must wake the slot again.
             slot.ready = False
             if slot.subscription is not None and self._slots.get(slot.run_id) is slot:
@@ -246,11 +278,13 @@ class Connection:
             self.wake(slot)
         return [self.wire.frame(reset)]
 
-    def shut(self) -> None:
-        """The socket is gone: give everything back."""
+    def shut(self) -> int:
+        """The socket is gone: give everything back. How many runs it was still attached to."""
         self._shut = True
-        for run_id in list(self._slots):
+        attached = list(self._slots)
+        for run_id in attached:
             self.detach(run_id)
+        return len(attached)
 
     def _queue(self, payload: FramePayload, *, answer: bool = False, unasked: bool = False) -> None:
         if self._shut:

@@ -9,6 +9,7 @@ from midstream.gateway.connection import Connection, Slot, Ticket
 from midstream.gateway.errors import as_refusal, refusal_receipt
 from midstream.gateway.lanes import Lanes
 from midstream.runs import Principal, Registry
+from midstream.telemetry import count_attach
 from midstream_protocol.codes import Close
 from midstream_protocol.commands import (
     AuthRefresh,
@@ -94,6 +95,7 @@ class Dispatcher:
             self._connection.answer(ticket, receipt)
             self._connection.close(Close.INTERNAL, "the started run could not be attached; reconnect and attach")
             return
+        count_attach("ws", resumed=False)
         self._connection.open(ticket, receipt, slot, attachment)
 
     async def _attach(self, ticket: Ticket, payload: RunAttach) -> None:
@@ -111,6 +113,7 @@ class Dispatcher:
             replay=payload.replay or "full",
             wake=partial(self._connection.wake, slot),
         )
+        count_attach("ws", resumed=bool(payload.since_seq) and attachment.reset is None)
         self._connection.open(ticket, _accepted(ticket.command), slot, attachment)
 
     async def _offer(self, run_id: str, tools: list[ClientTool]) -> None:

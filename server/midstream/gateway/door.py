@@ -14,11 +14,11 @@ from midstream.gateway.origin import DoorRules, crosses, refusal
 from midstream_protocol.errors import Forbidden, NotFound
 
 _PREFLIGHT: Final = {
-    "access-control-allow-methods": "GET, POST",
+    "access-control-allow-methods": "GET, POST, DELETE",
     "access-control-allow-headers": "authorization, content-type, idempotency-key, if-none-match, last-event-id",
     "access-control-max-age": "600",
 }
-_EXPOSED: Final = "etag, idempotency-replayed, retry-after"
+_EXPOSED: Final = "etag, idempotency-replayed, location, retry-after"
 
 
 class Door:

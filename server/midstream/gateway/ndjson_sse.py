@@ -5,45 +5,38 @@ that has that event already is answered 204: an EventSource would otherwise reco
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from midstream.gateway.body import path_run_id, query_choice, query_id, query_int
+from midstream.gateway.quotas import address_of
+from midstream.gateway.stream_forms import Form, Lines, ServerSentEvents
 from midstream.gateway.uvicorn_http import EXTENSION
+from midstream.gateway.ws import reconnect_in_s
 from midstream.log import LogError
 from midstream.runs import Principal, Subscription, SubscriptionLost
 from midstream.tasks import spawn, stop
-from midstream_protocol.codec import frame_bytes
+from midstream.telemetry import count_abandoned, count_attach, observe_delivery
+from midstream_protocol.codec import iso_ms
 from midstream_protocol.errors import Malformed, QuotaExceeded
 from midstream_protocol.events import TERMINAL_STATUSES
-from midstream_protocol.frames import RunReset
+from midstream_protocol.frames import Heartbeat, RunReset
 from midstream_protocol.ids import is_id
 from midstream_protocol.limits import MAX_INTEGER
 
 if TYPE_CHECKING:
     from midstream.gateway.gateway import Gateway
 
-RECONNECT_MS: Final = 1000
-"""What an EventSource is told to wait before it comes back."""
-
-_NDJSON: Final = "application/x-ndjson"
-_HEADERS: Final = {"cache-control": "no-store", "x-accel-buffering": "no"}
+# `no-transform`: whoever compresses on the way would hold events back. `x-accel-buffering`: nginx's own word for it.
+STREAM_HEADERS: Final = {"cache-control": "no-store, no-transform", "x-accel-buffering": "no"}
 
 _log = structlog.get_logger("midstream.gateway.events")
-
-
-class _Place(msgspec.Struct):
-    seq: int
-    type: str
-
-
-_place = msgspec.json.Decoder(_Place)
 
 
 async def events(gateway: "Gateway", request: Request, principal: Principal) -> Response:
@@ -56,22 +49,25 @@ async def events(gateway: "Gateway", request: Request, principal: Principal) -> 
     if (last := request.headers.get("last-event-id")) is not None:
         epoch, since_seq = last_event_id(last, epoch)
         replay = "full" if replay == "snapshot" else replay
-    more = asyncio.Event()
+    bell = _Bell()
     attachment = await gateway.registry.attach(
-        principal, run_id, since_seq=since_seq, epoch=epoch, replay=replay, wake=more.set
+        principal, run_id, since_seq=since_seq, epoch=epoch, replay=replay, wake=bell.ring
     )
-    frame = attachment.frame("http")
+    frame, subscription = attachment.frame("http"), attachment.subscription
     if attachment.reset is None and frame.status in TERMINAL_STATUSES and since_seq >= frame.head_seq:
-        attachment.subscription.close()
+        subscription.close()
         return Response(status_code=204)
+    form: Form = Lines() if lines else ServerSentEvents(frame.epoch)
     if request.method == "HEAD":
-        attachment.subscription.close()
-        return Response(headers=_HEADERS, media_type=(_Lines if lines else _ServerSentEvents).media_type)
-    form = _Lines() if lines else _ServerSentEvents(frame.epoch)
-    stream = EventStream(gateway, form=form, subscription=attachment.subscription, reset=attachment.reset, more=more)
-    if not gateway.enter(stream):
-        attachment.subscription.close()
-        raise QuotaExceeded("this server has as many connections as it takes: try again later")
+        subscription.close()
+        return Response(headers=STREAM_HEADERS, media_type=form.media_type)
+    stream = EventStream(gateway, form=form, subscription=subscription, reset=attachment.reset, bell=bell)
+    try:
+        gateway.enter(stream, principal=principal, address=address_of(request.scope))
+    except QuotaExceeded:
+        subscription.close()
+        raise
+    count_attach(form.transport, resumed=since_seq > 0)
     return stream
 
 
@@ -84,135 +80,193 @@ def last_event_id(text: str, epoch: str | None) -> tuple[str | None, int]:
     return (before if dot else epoch), int(seq)
 
 
-class _ServerSentEvents:
-    media_type: Final = "text/event-stream"
-    # Something at once: proxies and clients learn that the stream is there before its first event.
-    opening: Final = b"retry: %d\n: connected\n\n" % RECONNECT_MS
-    keep_alive: Final = b": keep-alive\n\n"
+class _Bell:
+    """An `asyncio.Event` for the one that waits here: rung for every batch of events of a run."""
 
-    def __init__(self, epoch: str) -> None:
-        self._epoch = epoch.encode()
+    def __init__(self) -> None:
+        self._rung = False
+        self._rung_at: float | None = None
+        self._waiter: asyncio.Future[None] | None = None
 
-    def events(self, pulled: Sequence[bytes]) -> bytes:
-        # JSON bytes hold no line break, so one `data:` line carries an event whole.
-        parts = []
-        for event in pulled:
-            place = _place.decode(event)
-            parts.append(b"id: %b.%d\nevent: %b\ndata: %b\n\n" % (self._epoch, place.seq, place.type.encode(), event))
-        return b"".join(parts)
+    def ring(self) -> None:
+        if not self._rung:
+            self._rung, self._rung_at = True, monotonic()
+        if (waiter := self._waiter) is not None and not waiter.done():
+            waiter.set_result(None)
 
-    def reset(self, reset: RunReset) -> bytes:
-        if reset.epoch is not None:
-            self._epoch = reset.epoch.encode()
-        place = b"" if reset.snapshot_seq is None else b"id: %b.%d\n" % (self._epoch, reset.snapshot_seq)
-        return b"%bevent: run.reset\ndata: %b\n\n" % (place, frame_bytes(reset))
+    def silence(self) -> float | None:
+        """Since when it has been ringing; None: it has not."""
+        since, self._rung, self._rung_at = self._rung_at, False, None
+        return since
 
-
-class _Lines:
-    media_type: Final = _NDJSON
-    opening: Final = b""
-    # A blank line would break a reader that parses every line: an idle stream stays silent.
-    keep_alive: Final = b""
-
-    def events(self, pulled: Sequence[bytes]) -> bytes:
-        return b"".join(part for event in pulled for part in (event, b"\n"))
-
-    def reset(self, reset: RunReset) -> bytes:
-        return frame_bytes(reset) + b"\n"
+    async def wait(self) -> None:
+        """Until it is rung, or was since it was silenced."""
+        if not self._rung:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
 
 
 class EventStream(Response):
     """One stream under way. It holds its subscription until it ends, whichever side ends it."""
 
     def __init__(
-        self,
-        gateway: "Gateway",
-        *,
-        form: _ServerSentEvents | _Lines,
-        subscription: Subscription,
-        reset: RunReset | None,
-        more: asyncio.Event,
+        self, gateway: "Gateway", *, form: Form, subscription: Subscription, reset: RunReset | None, bell: _Bell
     ) -> None:
-        super().__init__(status_code=200, headers=_HEADERS, media_type=form.media_type)
+        super().__init__(status_code=200, headers=STREAM_HEADERS, media_type=form.media_type)
         # The body's length is not known.
         del self.headers["content-length"]
+        self.transport: Final = form.transport
         self._gateway = gateway
         self._form = form
         self._subscription = subscription
         self._reset = reset
-        self._more = more
+        self._bell = bell
         self._closing = False
+        self._gone = False
         self._stalled = False
+        self._told = False
+        """It was ended by us, with all that was to be said."""
+        self._over = False
+        """Nothing more can be told here, although the run goes on or is gone."""
+        self._silent = False
+        """Nothing was written since the heart beat last."""
+        self._beat_due = False
+        self._cancel_beat: Callable[[], None] = lambda: None
 
     def announce_drain(self) -> None:
         """There is no frame for it here: the end of the stream says it."""
 
     def close_for_drain(self) -> None:
         self._closing = True
-        self._more.set()
+        self._bell.ring()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        writer = spawn(self._write(send), name=f"events:{self._subscription.run_id}/writer")
-        watcher = spawn(_disconnected(receive), name=f"events:{self._subscription.run_id}/watcher")
+        server = scope.get("extensions", {}).get(EXTENSION, {})
+        out = _Out(send, server, timeout_s=self._gateway.options.send_timeout_s)
+        name = f"events:{self._subscription.run_id}"
+        # A task of its own although this one does nothing meanwhile: waking it does not go through all the layers
+        # between the server and here.
+        writer = spawn(self._write(out), name=f"{name}/writer")
+        watcher = spawn(self._watch(receive), name=f"{name}/watcher")
+        self._schedule_beat()
         try:
             await asyncio.wait({writer, watcher}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._cancel_beat()
             self._subscription.close()
             self._gateway.leave(self)
+            if not self._told:
+                count_abandoned(self._form.transport)
             await stop(writer, watcher)
-        if self._stalled and (cut := scope.get("extensions", {}).get(EXTENSION)) is not None:
-            cut["abort"]()
+        if self._stalled and (cut := server.get("abort")) is not None:
+            cut()
             await _disconnected(receive)
 
-    async def _write(self, send: Send) -> None:
+    async def _watch(self, receive: Receive) -> None:
+        await _disconnected(receive)
+        self._gone = True
+
+    async def _write(self, out: "_Out") -> None:
         try:
-            await self._follow(send)
+            await self._follow(out)
+            self._told = not self._gone
         except TimeoutError:
             # Nothing more can be said to a reader that takes nothing; the connection is cut, which tells it.
             self._stalled = True
             _log.info("an event stream's reader was too slow", run_id=self._subscription.run_id)
+        except OSError:
+            self._gone = True
 
-    async def _follow(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        opening = self._form.opening + (self._form.reset(self._reset) if self._reset is not None else b"")
-        await self._put(send, opening)
-        while not (self._closing or self._subscription.ended):
-            # Cleared before the pull: what arrives while it reads the log must be seen.
-            self._more.clear()
-            if (body := await self._pull()) is None:
-                break
-            if body:
-                await self._put(send, body)
-                await asyncio.sleep(0)
-            elif not self._subscription.ended:
-                await self._wait(send)
-        await self._put(send, b"", more_body=False)
+    async def _follow(self, out: "_Out") -> None:
+        subscription, form, bell = self._subscription, self._form, self._bell
+        await out.begin(self.raw_headers)
+        await out.put(form.opening + (form.reset(self._reset) if self._reset is not None else b""))
+        self._reset = None
+        while not (self._closing or self._gone):
+            # Before the pull: what arrives while it reads the log must be seen.
+            since = bell.silence()
+            body = await self._pull()
+            last = self._over or subscription.ended
+            if body or last:
+                self._silent = False
+                await out.put(body, last=last)
+                if body and since is not None:
+                    observe_delivery(monotonic() - since)
+                if last:
+                    return
+                if not subscription.at_head:
+                    # Sending waits only when a buffer is full: without this, one busy reader starves the others.
+                    await asyncio.sleep(0)
+                    continue
+            await bell.wait()
+            if self._beat_due:
+                self._beat_due = False
+                runs = {subscription.run_id: subscription.cursor}
+                await out.put(form.keep_alive(Heartbeat(now=iso_ms(self._gateway.clock.now_ms()), runs=runs)))
+        if not self._gone:
+            await out.put(form.come_back(reconnect_in_s()) if self._closing else b"", last=True)
 
-    async def _pull(self) -> bytes | None:
-        """The next piece; empty: nothing now; None: this stream ends here."""
+    async def _pull(self) -> bytes:
+        """The next piece; empty: nothing now."""
+        subscription = self._subscription
         try:
-            return self._form.events(await self._subscription.pull())
+            pulled = subscription.take()
+            return self._form.events(pulled if pulled is not None else await subscription.pull())
         except SubscriptionLost as lost:
-            return self._form.reset(lost.reset) if lost.reset.snapshot_seq is not None else None
+            self._over = lost.reset.snapshot_seq is None
+            return self._form.reset(lost.reset)
         except LogError as error:
+            # The log has the events; the client comes back for them with its cursor.
+            self._over = True
             _log.warning("an event stream's log cannot be read", error=str(error))
-            return None
+            return b""
 
-    async def _wait(self, send: Send) -> None:
-        try:
-            async with asyncio.timeout(self._gateway.options.heartbeat_s):
-                await self._more.wait()
-        except TimeoutError:
-            if self._form.keep_alive:
-                await self._put(send, self._form.keep_alive)
+    def _schedule_beat(self) -> None:
+        self._cancel_beat = self._gateway.clock.call_later(self._gateway.options.heartbeat_s, self._beat)
 
-    async def _put(self, send: Send, body: bytes, *, more_body: bool = True) -> None:
-        async with asyncio.timeout(self._gateway.options.send_timeout_s):
-            await send({"type": "http.response.body", "body": body, "more_body": more_body})
+    def _beat(self) -> None:
+        # A sign of life is due when there was none for a whole interval.
+        self._beat_due = self._silent
+        if self._silent:
+            self._bell.ring()
+        self._silent = True
+        self._schedule_beat()
+
+
+class _Out:
+    """Where a stream's bytes go. Raises `TimeoutError` when nothing of them is taken for `timeout_s`."""
+
+    def __init__(self, send: Send, server: Mapping[str, Any], *, timeout_s: float) -> None:
+        """`server`: what uvicorn_http.py gives, or nothing."""
+        self._send = send
+        self._ready: Callable[[], bool] = server.get("ready", lambda: False)
+        self._held: Callable[[], int] | None = server.get("held")
+        self._timeout_s = timeout_s
+
+    async def begin(self, headers: list[tuple[bytes, bytes]]) -> None:
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def put(self, body: bytes, *, last: bool = False) -> None:
+        message = {"type": "http.response.body", "body": body, "more_body": not last}
+        if self._ready():
+            # It will not wait, so it needs no timeout: setting one costs a third of a send.
+            await self._send(message)
+            return
+        while True:
+            held = self._held() if self._held is not None else 0
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._send(message)
+                    return
+            except TimeoutError:
+                # Our server waits before it writes, so the message can be sent again: its reader is slow, not stuck.
+                if self._held is None or self._held() >= held:
+                    raise
 
 
 async def _disconnected(receive: Receive) -> None:
-    while True:
-        message: dict[str, Any] = dict(await receive())
-        if message["type"] == "http.disconnect":
-            return
+    while (await receive())["type"] != "http.disconnect":
+        pass

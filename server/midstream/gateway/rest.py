@@ -23,9 +23,12 @@ from midstream.gateway.body import (
     query_cursor,
     query_id,
     query_int,
+    query_seconds,
 )
 from midstream.gateway.errors import error_body, refusal_receipt
+from midstream.gateway.feed import Feeds
 from midstream.gateway.ndjson_sse import events
+from midstream.gateway.waiting import Waiting, come_again, etag_of, looked_at, patience_of
 from midstream.runs import Principal
 from midstream.tasks import spawn
 from midstream.telemetry import METRICS_TYPE, exposed
@@ -40,7 +43,7 @@ from midstream_protocol.errors import (
     UnknownCommand,
     http_status,
 )
-from midstream_protocol.events import RunStatus
+from midstream_protocol.events import TERMINAL_STATUSES, RunStatus
 from midstream_protocol.frames import Receipt
 from midstream_protocol.ids import is_id, new_id
 from midstream_protocol.schema import text as schema_text
@@ -73,12 +76,13 @@ class Rest:
                 WebSocketRoute("/v1/ws", websocket),
                 Route("/v1/ws", _upgrade_required, methods=["GET"]),
                 Route("/v1/runs", self._known(self._runs), methods=["GET", "POST"]),
-                Route(run, self._known(self._view), methods=["GET"]),
+                Route(run, self._known(self._run), methods=["GET", "DELETE"]),
                 Route(f"{run}/events", self._known(self._events), methods=["GET"]),
                 Route(f"{run}/commands", self._known(self._command), methods=["POST"]),
                 Route(f"{run}/cancel", self._known(self._cancel), methods=["POST"]),
                 Route("/v1/threads/{thread_id}", self._known(self._thread), methods=["GET"]),
                 Route("/v1/agents", self._known(self._agents), methods=["GET"]),
+                Route("/v1/feed", self._known(Feeds(self._gateway).open), methods=["GET"]),
                 Route("/metrics", self._known(_metrics), methods=["GET"]),
                 Route("/v1/schema", _schema, methods=["GET"]),
                 Route("/healthz", _healthy, methods=["GET"]),
@@ -106,17 +110,21 @@ class Rest:
     # -- starting and commanding
 
     async def _start(self, request: Request, principal: Principal) -> Response:
-        fields = await json_object(request, max_bytes=self._gateway.options.max_frame_bytes)
-        if "wait_s" in fields or "wait_s" in request.query_params:
-            raise Malformed("wait_s: this server answers at once; follow the run at its links.events")
+        options = self._gateway.options
+        fields = await json_object(request, max_bytes=options.max_frame_bytes)
+        patience = patience_of(request, fields, max_wait_s=options.max_wait_s)
         command = self._decode({"type": RunStart.TYPE, "command_id": _command_id(request), "payload": fields})
         receipt = await self._settle(self._gateway.registry.start, principal, command, request)
         if receipt is None:
-            return _pending(command)
+            return self._pending(command)
         if receipt.status != "accepted" or receipt.run_id is None:
             raise _refusal(receipt)
-        view = await self._gateway.registry.view(principal, receipt.run_id)
-        base = f"{request.scope.get('root_path', '')}/v1/runs/{receipt.run_id}"
+        links = _links(request, receipt.run_id)
+        if patience.wait_s is not None:
+            answer = await self._waited(request, principal, receipt.run_id, links, wait_s=patience.wait_s)
+            answer.headers["location"] = links["self"]
+            return answer
+        place = await self._gateway.registry.place(principal, receipt.run_id)
         body = {
             "run_id": receipt.run_id,
             "thread_id": receipt.thread_id,
@@ -124,15 +132,24 @@ class Rest:
             # What became of it in a busy thread: as "corrected", the run is the one that was there.
             **({"as": receipt.as_} if receipt.as_ is not None else {}),
             # Nothing of the log was told yet: following from here brings all of it.
-            "cursor": {"epoch": view.cursor.epoch, "seq": 0},
-            "links": {
-                "self": base,
-                "events": f"{base}/events",
-                "commands": f"{base}/commands",
-                "cancel": f"{base}/cancel",
-            },
+            "cursor": {"epoch": place.epoch, "seq": 0},
+            "links": links,
         }
-        return Json(body, status_code=201, headers={"location": base})
+        headers = {"location": links["self"]}
+        if not patience.background:
+            return Json(body, status_code=201, headers=headers)
+        return Json(body, status_code=202, headers=headers | come_again("running", poll_after_s=options.poll_after_s))
+
+    async def _waited(
+        self, request: Request, principal: Principal, run_id: str, links: dict[str, str], *, wait_s: float
+    ) -> Response:
+        """The final view, or the view so far."""
+        await Waiting(self._gateway).for_end(request, principal, run_id, wait_s=wait_s)
+        view = await self._gateway.registry.view(principal, run_id)
+        poll_after_s = self._gateway.options.poll_after_s
+        if view.status in TERMINAL_STATUSES:
+            return looked_at(view, poll_after_s=poll_after_s)
+        return looked_at(view, poll_after_s=poll_after_s, status_code=202, links=links)
 
     async def _command(self, request: Request, principal: Principal) -> Response:
         run_id = path_run_id(request)
@@ -169,7 +186,7 @@ class Rest:
             return Json(refused, status_code=error.status)
         receipt = await self._settle(send or self._gateway.registry.submit, principal, command, request)
         if receipt is None:
-            return _pending(command)
+            return self._pending(command)
         status = 200 if receipt.status == "accepted" else http_status(receipt.code or "")
         headers = {"retry-after": RETRY_AFTER_S} if status in (429, 503) else None
         return Json(receipt, status_code=status, headers=headers)
@@ -183,6 +200,11 @@ class Rest:
             max_input_bytes=options.max_input_bytes,
             max_tool_result_bytes=options.max_tool_result_bytes,
         )
+
+    def _pending(self, command: Command) -> Response:
+        headers = come_again("running", poll_after_s=self._gateway.options.poll_after_s)
+        body = {"status": "pending", "command_id": command.command_id}
+        return Json(body, status_code=202, headers=headers)
 
     async def _settle(self, send: _Send, principal: Principal, command: Command, request: Request) -> Receipt | None:
         """The receipt; None: it is taking long, and the command goes on without its caller."""
@@ -199,13 +221,28 @@ class Rest:
 
     # -- looking
 
+    async def _run(self, request: Request, principal: Principal) -> Response:
+        if request.method == "DELETE":
+            await self._gateway.registry.delete(principal, path_run_id(request))
+            return Response(status_code=204)
+        return await self._view(request, principal)
+
     async def _view(self, request: Request, principal: Principal) -> Response:
-        view = await self._gateway.registry.view(principal, path_run_id(request))
-        # Weak: the seconds left of what is pending differ from one moment to the next.
-        etag = f'W/"{view.cursor.epoch}.{view.cursor.seq}"'
-        if _matches(request.headers.get("if-none-match"), etag):
-            return Response(status_code=304, headers={"etag": etag})
-        return Json(view_to_builtins(view), headers={"etag": etag})
+        run_id, options = path_run_id(request), self._gateway.options
+        wait_s = query_seconds(request, "wait_s", high=options.max_wait_s)
+        known = request.headers.get("if-none-match")
+        # Where it is costs less than the view: who polls and finds nothing new pays for no fold.
+        place = await self._gateway.registry.place(principal, run_id)
+        if wait_s and known is None:
+            await Waiting(self._gateway).for_end(request, principal, run_id, wait_s=wait_s)
+        elif wait_s and _matches(known, etag_of(place)) and place.status not in TERMINAL_STATUSES:
+            await Waiting(self._gateway).for_change(request, principal, run_id, wait_s=wait_s, known=place)
+            place = await self._gateway.registry.place(principal, run_id)
+        if _matches(known, etag := etag_of(place)):
+            again = come_again(place.status, poll_after_s=options.poll_after_s)
+            return Response(status_code=304, headers={"etag": etag} | again)
+        view = await self._gateway.registry.view(principal, run_id)
+        return looked_at(view, poll_after_s=options.poll_after_s)
 
     async def _list(self, request: Request, principal: Principal) -> Response:
         items, following = await self._gateway.registry.list_runs(
@@ -272,8 +309,9 @@ def _schema_bytes() -> bytes:
     return schema_text().encode()
 
 
-def _pending(command: Command) -> Response:
-    return Json({"status": "pending", "command_id": command.command_id}, status_code=202)
+def _links(request: Request, run_id: str) -> dict[str, str]:
+    base = f"{request.scope.get('root_path', '')}/v1/runs/{run_id}"
+    return {"self": base, "events": f"{base}/events", "commands": f"{base}/commands", "cancel": f"{base}/cancel"}
 
 
 def _resuming(fields: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 An event stream whose reader takes nothing cannot be ended by a last chunk, because there is no room for one, and
 returning early is logged as a defect while the socket waits for its reader. Whichever parser uvicorn chose, it calls
-the application it was configured with; here that call brings the transport's `abort` along.
+the application it was configured with; here that call brings the transport's `abort` along, and whether a send would
+wait.
 """
 
 import asyncio
@@ -17,7 +18,9 @@ else:
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 EXTENSION: Final = "midstream.http.abort"
-"""The extension's name in `scope["extensions"]`. Its value has `abort`, a function: drop the connection."""
+"""The extension's name in `scope["extensions"]`. Its value has `abort`, a function: drop the connection; `held`, the
+bytes that wait for its socket; and `ready`, whether a send would go on at once.
+"""
 
 
 class MidstreamHttpProtocol(AutoHTTPProtocol):
@@ -26,9 +29,17 @@ class MidstreamHttpProtocol(AutoHTTPProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         app: Any = self.app
+        flow = self.flow
+
+        def ready() -> bool:
+            return not flow.write_paused
 
         async def with_abort(scope: Scope, receive: Receive, send: Send) -> None:
-            scope.setdefault("extensions", {})[EXTENSION] = {"abort": transport.abort}
+            scope.setdefault("extensions", {})[EXTENSION] = {
+                "abort": transport.abort,
+                "held": transport.get_write_buffer_size,
+                "ready": ready,
+            }
             await app(scope, receive, send)
 
         self.app = with_abort

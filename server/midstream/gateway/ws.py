@@ -1,8 +1,8 @@
-"""`GET /v1/ws`: the I/O around a `Connection`. One reader that never waits for work, one writer, one heartbeat."""
+"""`GET /v1/ws`: one client from its handshake to its end. What it is sent leaves by its outlet (outlets.py)."""
 
 import asyncio
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 from urllib.parse import parse_qs
 
 import structlog
@@ -12,21 +12,20 @@ from starlette.types import Receive, Scope, Send
 from midstream.gateway.auth import credentials_of
 from midstream.gateway.connection import Connection
 from midstream.gateway.dispatch import Dispatcher
-from midstream.gateway.socket import Gone, Socket, Stalled
+from midstream.gateway.outlets import outlet_for
+from midstream.gateway.quotas import RETRY_AFTER_S, address_of
+from midstream.gateway.socket import Gone, Socket
 from midstream.gateway.wire import Wire, negotiate
-from midstream.log import LogError
-from midstream.runs import Principal, SubscriptionLost
-from midstream.tasks import spawn, stop
+from midstream.runs import Principal
+from midstream.telemetry import count_abandoned, count_close
 from midstream_protocol.codec import iso_ms
 from midstream_protocol.codes import Close
+from midstream_protocol.errors import QuotaExceeded
 from midstream_protocol.frames import ConnectionDraining, ConnectionReady, PrincipalInfo
 from midstream_protocol.ids import is_id, new_id
 
 if TYPE_CHECKING:
     from midstream.gateway.gateway import Gateway
-
-BATCH_BYTES: Final = 64 * 1024
-"""Written in one go before other connections have their turn."""
 
 MESSAGES_PER_TURN: Final = 32
 """Inbound messages handled before other connections have their turn: a full buffer is handed over without waiting."""
@@ -50,25 +49,31 @@ class WebSocketEndpoint:
         self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        socket = Socket(scope, receive, send, send_timeout_s=self._gateway.options.send_timeout_s)
+        socket = Socket(scope, receive, send)
         try:
-            await self._serve(scope, socket)
+            live = await self._opened(scope, socket)
+            if live is not None:
+                await self._serve(live, address_of(scope), socket)
         except Gone:
-            return
+            pass
+        finally:
+            if socket.code is not None:
+                count_close(socket.code)
 
-    async def _serve(self, scope: Scope, socket: Socket) -> None:
+    async def _opened(self, scope: Scope, socket: Socket) -> "LiveConnection | None":
+        """The client, once it is known who it is; None: it was refused."""
         offered: list[str] = list(scope.get("subprotocols", ()))
         subprotocol, wire = negotiate(offered)
         # Accepted first, refused after: a browser shows its page a close code, but not an HTTP status.
         await socket.accept(subprotocol)
         if wire is None:
             await socket.close(Close.BAD_REQUEST, "none of the offered subprotocols is spoken here")
-            return
+            return None
         asked = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("client_id", [])
         client_id = asked[0] if asked else new_id("client")
         if not is_id(client_id):
             await socket.close(Close.BAD_REQUEST, "client_id: 1 to 64 letters, digits, _ or -")
-            return
+            return None
         try:
             principal = await self._gateway.authenticator.authenticate(
                 credentials_of(dict(Headers(scope=scope)), offered)
@@ -76,15 +81,20 @@ class WebSocketEndpoint:
         except Exception:  # noqa: BLE001 - an application's own code; the client learns that it failed
             _log.exception("authenticate failed")
             await socket.close(Close.INTERNAL, "credentials could not be checked")
-            return
+            return None
         if principal is None:
             await socket.close(Close.BAD_CREDENTIALS, "bad credentials")
-            return
-        live = LiveConnection(self._gateway, socket=socket, wire=wire, principal=principal, client_id=client_id)
-        if not self._gateway.enter(live):
-            await socket.close(Close.TOO_MANY_CONNECTIONS, "too many connections")
+            return None
+        return LiveConnection(self._gateway, socket=socket, wire=wire, principal=principal, client_id=client_id)
+
+    async def _serve(self, live: "LiveConnection", address: str | None, socket: Socket) -> None:
+        try:
+            self._gateway.enter(live, principal=live.principal, address=address)
+        except QuotaExceeded as full:
+            await socket.close(Close.TOO_MANY_CONNECTIONS, f'{{"retry_after_s":{RETRY_AFTER_S},"text":"{full.text}"}}')
             return
         try:
+            live.welcome()
             await live.run()
         finally:
             self._gateway.leave(live)
@@ -93,19 +103,38 @@ class WebSocketEndpoint:
 class LiveConnection:
     """One connected client."""
 
+    transport: ClassVar = "ws"
+
+    __slots__ = (
+        "_connection",
+        "_dispatcher",
+        "_gateway",
+        "_outlet",
+        "_reconnect_in_s",
+        "_socket",
+        "_welcomed",
+        "beat",
+        "client_id",
+        "id",
+        "principal",
+    )
+
     def __init__(self, gateway: "Gateway", *, socket: Socket, wire: Wire, principal: Principal, client_id: str) -> None:
         options = gateway.options
-        self.id: Final = new_id("conn")
+        self.id = new_id("conn")
+        self.client_id = client_id
+        self.principal = principal
+        self._welcomed = False
         self._gateway = gateway
         self._socket = socket
-        self._more = asyncio.Event()
-        self._heartbeat_due = False
         self._reconnect_in_s = reconnect_in_s()
-        self._connection = Connection(
+        self._outlet = outlet_for(socket, flusher=gateway.flusher, options=options, clock=gateway.clock, name=self.id)
+        self.beat = self._outlet.beat
+        self._connection = self._outlet.connection = Connection(
             wire=wire,
             limits=options.connection_limits,
             max_errors=options.max_errors,
-            notify=self._more.set,
+            notify=self._outlet.notify,
         )
         self._dispatcher = Dispatcher(
             connection=self._connection,
@@ -116,21 +145,29 @@ class LiveConnection:
             name=self.id,
             tasks=gateway.tasks,
         )
+
+    def welcome(self) -> None:
+        """The first frame."""
+        gateway, options = self._gateway, self._gateway.options
         self._connection.send(
             ConnectionReady(
                 connection_id=self.id,
-                client_id=client_id,
+                client_id=self.client_id,
                 server=options.server,
                 now=iso_ms(gateway.clock.now_ms()),
                 heartbeat_s=options.heartbeat_s,
-                principal=PrincipalInfo(id=principal.id, name=principal.name),
+                principal=PrincipalInfo(id=self.principal.id, name=self.principal.name),
                 limits=options.connection_limits,
             )
         )
+        self._welcomed = True
+        if gateway.draining:
+            self.announce_drain()
 
     def announce_drain(self) -> None:
         """Tell the client that this server is going; commands are taken until the close."""
-        self._connection.send(ConnectionDraining(reconnect_in_s=self._reconnect_in_s))
+        if self._welcomed:
+            self._connection.send(ConnectionDraining(reconnect_in_s=self._reconnect_in_s))
 
     def close_for_drain(self) -> None:
         """Write what waits, then close; the reason repeats when to come back."""
@@ -138,19 +175,16 @@ class LiveConnection:
 
     async def run(self) -> None:
         """Until either side ends it."""
-        reader = spawn(self._read(), name=f"conn:{self.id}/reader")
-        writer = spawn(self._write(), name=f"conn:{self.id}/writer")
-        self._schedule_heartbeat()
+        beats = self._gateway.beats
+        place = beats.add(self)
         try:
-            done, _ = await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            await self._outlet.along(self._read)
         finally:
-            self._cancel_heartbeat()
-            self._connection.shut()
-            await stop(reader, writer)
-        if self._connection.overflowed and self._connection.closing is not None:
-            await self._socket.close(self._connection.closing.code, self._connection.closing.reason)
-        elif any(not task.cancelled() and task.exception() is not None for task in done):
-            await self._socket.close(Close.INTERNAL, "internal error; reconnect and resume")
+            beats.remove(self, place)
+            abandoned = self._connection.shut()
+            if self._connection.closing is None:
+                for _ in range(abandoned):
+                    count_abandoned("ws")
 
     async def _read(self) -> None:
         handled = 0
@@ -159,58 +193,8 @@ class LiveConnection:
             if ticket is not None:
                 self._dispatcher.dispatch(ticket)
             if self._connection.overflowed:
-                # The writer may be waiting for room that never comes: `run` ends it.
+                # The way out may wait for room that never comes: the outlet ends it.
                 return
             handled += 1
             if handled % MESSAGES_PER_TURN == 0:
                 await asyncio.sleep(0)
-
-    async def _write(self) -> None:
-        connection = self._connection
-        try:
-            while True:
-                await self._more.wait()
-                self._more.clear()
-                while frames := await self._batch():
-                    await self._socket.send(frames, text=connection.wire.text)
-                    # Sending waits only when a buffer is full: without this, one busy client starves the others.
-                    await asyncio.sleep(0)
-                if connection.closing is not None:
-                    await self._socket.close(connection.closing.code, connection.closing.reason)
-                    return
-        except Stalled:
-            await self._socket.close(Close.TOO_SLOW, "too slow; reconnect and resume from your cursors")
-        except LogError as error:
-            # The log has the events; the client comes back for them from its cursor.
-            _log.warning("a connection's log cannot be read", connection=self.id, error=str(error))
-            await self._socket.close(Close.INTERNAL, "the log cannot be read now; reconnect and resume")
-        except Gone:
-            return
-
-    async def _batch(self) -> list[bytes]:
-        """What to write next: control frames, a heartbeat if one is due, then each ready run in turn."""
-        connection = self._connection
-        frames = connection.control()
-        if connection.closing is not None:
-            return frames
-        if self._heartbeat_due:
-            self._heartbeat_due = False
-            frames.append(connection.heartbeat(iso_ms(self._gateway.clock.now_ms())))
-        size = sum(map(len, frames))
-        while size < BATCH_BYTES and (turn := connection.next_ready()) is not None:
-            slot, subscription = turn
-            try:
-                more = connection.events(slot, await subscription.pull())
-            except SubscriptionLost as lost:
-                more = connection.lost(slot, lost.reset)
-            size += sum(map(len, more))
-            frames += more
-        return frames
-
-    def _schedule_heartbeat(self) -> None:
-        self._cancel_heartbeat = self._gateway.clock.call_later(self._gateway.options.heartbeat_s, self._beat)
-
-    def _beat(self) -> None:
-        self._heartbeat_due = True
-        self._more.set()
-        self._schedule_heartbeat()

@@ -80,12 +80,13 @@ class _Runs:
 
 
 class _Log:
-    def __init__(self, runs: _Runs, clock: Clock) -> None:
+    def __init__(self, runs: _Runs, records: MemoryRecords, clock: Clock) -> None:
         self._runs = runs
+        self._records = records
         self._clock = clock
 
     async def create(self, run: str, *, fingerprint: str, batch: Batch, owner: str, lease_ms: int) -> Created:
-        rules.check_lines(batch)
+        rules.check_batch(batch)
         if (known := self._runs.get(run)) is not None:
             return rules.start_again(known.standing, fingerprint=fingerprint, batch=batch, owner=owner)
         standing, created = rules.start(
@@ -97,15 +98,19 @@ class _Log:
             now_ms=self._clock.now_ms(),
             lease_ms=lease_ms,
         )
+        if batch.records:
+            self._records.write(batch.records)
         self._runs.note(_Run(standing, batch))
         return created
 
     async def append(self, run: str, *, fence: int, prev_seq: int, batch: Batch) -> int:
-        rules.check_lines(batch)
+        rules.check_batch(batch)
         if (known := self._runs.get(run)) is None:
             raise NoSuchRun(run)
         standing = rules.advance(known.standing, fence=fence, prev_seq=prev_seq, batch=batch)
         if standing is not None:
+            if batch.records:
+                self._records.write(batch.records)
             known.take(standing, batch)
             self._runs.note(known)
         return known.standing.header.head_seq
@@ -139,6 +144,16 @@ class _Log:
                 break
             events.append(event)
         return Page(first=after + 1, events=tuple(events), header=header)
+
+    async def compact(self, run: str, *, first_seq: int, snapshot: bytes) -> bool:
+        known = self._runs.get(run)
+        standing = None if known is None else rules.compact(known.standing, first_seq=first_seq)
+        if known is None or standing is None:
+            return False
+        del known.events[: first_seq - known.standing.header.first_seq]
+        known.standing = standing
+        known.snapshot = Snapshot(seq=standing.header.head_seq, data=snapshot)
+        return True
 
     async def delete(self, run: str) -> bool:
         self._runs.check()
@@ -211,10 +226,11 @@ class MemoryStore:
 
     def __init__(self, *, clock: Clock | None = None) -> None:
         self._runs = _Runs()
-        self.log: Log = _Log(self._runs, clock or SystemClock())
+        records = MemoryRecords(self._runs.check)
+        self.log: Log = _Log(self._runs, records, clock or SystemClock())
         self.leases: Leases = _Leases(self._runs)
         self.inbox: Inbox = _Inbox(self._runs)
-        self.records: Records = MemoryRecords(self._runs.check)
+        self.records: Records = records
 
     @property
     def name(self) -> str:
@@ -226,6 +242,11 @@ class MemoryStore:
             for run in self._runs.by_key.values():
                 if run.standing.owner is not None or run.standing.header.status == "running":
                     run.standing = rules.void(run.standing)
+
+    async def shrink(self) -> int:
+        """Nothing is kept of what was erased."""
+        self._runs.check()
+        return 0
 
     async def aclose(self) -> None:
         self._runs.usable = False

@@ -24,11 +24,12 @@ from midstream.log.contract import (
     Records,
     Reset,
 )
+from midstream.log.sqlite_erasing import PIECE_BYTES, shrink
 from midstream.log.sqlite_schema import OLDEST_SQLITE, Synchronous, machine_boot
 from midstream.log.sqlite_threads import Readers
-from midstream.log.sqlite_transaction import Transaction
+from midstream.log.sqlite_transaction import Key, Transaction
 from midstream.log.sqlite_writer import Writer
-from midstream.log.standing import check_lines
+from midstream.log.standing import check_batch
 
 T = TypeVar("T")
 
@@ -43,10 +44,27 @@ class _File:
         self.writer: Writer | None = None
         self.readers: Readers | None = None
 
-    async def write(self, operation: Callable[[Transaction], T], *, size: int = 0) -> T:
+    async def write(
+        self,
+        operation: Callable[[Transaction], T],
+        *,
+        size: int = 0,
+        run: str | None = None,
+        keys: tuple[Key, ...] = (),
+    ) -> T:
         if self.writer is None:
             raise LogUnavailable("the store is not open")
-        return await self.writer.run(operation, size=size)
+        return await self.writer.run(operation, size=size, run=run, keys=keys)
+
+    async def erase_left(self) -> None:
+        """Finish what was begun to be erased, a piece a commit, so that other writers come in between."""
+        while await self.write(Transaction.erase_left, size=PIECE_BYTES):
+            pass
+
+    async def shrink(self) -> int:
+        if self.writer is None:
+            raise LogUnavailable("the store is not open")
+        return await self.writer.apart(shrink)
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         if self.readers is None:
@@ -60,20 +78,24 @@ class _Log:
         self._clock = clock
 
     async def create(self, run: str, *, fingerprint: str, batch: Batch, owner: str, lease_ms: int) -> Created:
-        check_lines(batch)
+        check_batch(batch)
         now_ms = self._clock.now_ms()
         return await self._file.write(
             lambda transaction: transaction.create(
                 run, fingerprint=fingerprint, batch=batch, owner=owner, now_ms=now_ms, lease_ms=lease_ms
             ),
             size=_size(batch),
+            run=run,
+            keys=_keys(batch),
         )
 
     async def append(self, run: str, *, fence: int, prev_seq: int, batch: Batch) -> int:
-        check_lines(batch)
+        check_batch(batch)
         return await self._file.write(
             lambda transaction: transaction.append(run, fence=fence, prev_seq=prev_seq, batch=batch),
             size=_size(batch),
+            run=run,
+            keys=_keys(batch) if batch.records else (),
         )
 
     async def load(self, run: str) -> Loaded | None:
@@ -88,8 +110,18 @@ class _Log:
             )
         )
 
+    async def compact(self, run: str, *, first_seq: int, snapshot: bytes) -> bool:
+        done = await self._file.write(
+            lambda transaction: transaction.compact(run, first_seq=first_seq, snapshot=snapshot),
+            size=len(snapshot) + PIECE_BYTES,
+        )
+        await self._file.erase_left()
+        return done
+
     async def delete(self, run: str) -> bool:
-        return await self._file.write(lambda transaction: transaction.delete(run))
+        there = await self._file.write(lambda transaction: transaction.delete(run), size=PIECE_BYTES)
+        await self._file.erase_left()
+        return there
 
 
 class _Leases:
@@ -201,6 +233,10 @@ class SqliteStore:
         self._file.writer = writer
         self._file.readers = Readers(path, loop=loop, count=self._readers)
 
+    async def shrink(self) -> int:
+        await self._file.erase_left()
+        return await self._file.shrink()
+
     async def aclose(self) -> None:
         writer, self._file.writer = self._file.writer, None
         readers, self._file.readers = self._file.readers, None
@@ -214,5 +250,12 @@ class SqliteStore:
 
 
 def _size(batch: Batch) -> int:
-    parts = (*batch.events, *(record.data for record in batch.journal), *(answer.data for answer in batch.receipts))
-    return sum(map(len, parts)) + len(batch.snapshot or b"")
+    """About how many bytes it writes."""
+    size = sum(map(len, batch.events)) + len(batch.snapshot or b"")
+    for beside in (batch.journal, batch.receipts):
+        size += sum(len(part.data) for part in beside)
+    return size + sum(len(write.data or b"") for write in batch.records)
+
+
+def _keys(batch: Batch) -> tuple[Key, ...]:
+    return tuple((write.kind, write.id) for write in batch.records)

@@ -7,22 +7,35 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, Literal
 
+import structlog
+
 from midstream.log.contract import TERMINAL, LogUnavailable
 
 Synchronous = Literal["NORMAL", "FULL"]
 
-SCHEMA_VERSION: Final = 1
+_log = structlog.get_logger("midstream.log")
+
+# Statements kept prepared by a connection: those of `write_many` for every number of rows, and some.
+_STATEMENTS: Final = 512
+# What `PRAGMA auto_vacuum` answers.
+_INCREMENTAL: Final = 2
+
+SCHEMA_VERSION: Final = 2
+# The oldest that is brought up to date when it is opened.
+OLDEST_SCHEMA: Final = 1
 # STRICT tables came with 3.37, RETURNING before it.
 OLDEST_SQLITE: Final = (3, 37)
 # How long a statement waits for a foreign connection (a person with the sqlite3 shell, a backup) to let go.
 BUSY_MS: Final = 5_000
-# Only where a checkpoint in an idle moment never came: the writer itself then copies 4000 pages (16 MB) back.
-AUTOCHECKPOINT_PAGES: Final = 4_000
+# Of the file, read without a call for each page.
+MAPPED_BYTES: Final = 1 << 30
 # What the write-ahead log shrinks to after a burst.
-JOURNAL_LIMIT_BYTES: Final = 64 << 20
+JOURNAL_LIMIT_BYTES: Final = 16 << 20
 
 # One row of `events` is the events first_seq..last_seq of one batch, joined by newlines. Journal, receipts, snapshots
 # and inbox have tables of their own so that reading events never touches their pages, however large they are.
+# `events.batch_id` is set where a batch moved nothing of its run but the head: then the row in `runs` is left as it is,
+# which is most of the cost of a small batch, and the newest row of events says how far the run is.
 # Integer keys and rowid tables: a text key repeated in every row halves the rate, and large payloads make the pages
 # of a WITHOUT ROWID tree shallow.
 _TABLES: Final = """
@@ -33,10 +46,9 @@ CREATE TABLE runs (
     mailbox INTEGER NOT NULL, wake_at INTEGER, batch_id TEXT NOT NULL, submitted INTEGER NOT NULL,
     owner TEXT, leased_at INTEGER NOT NULL, lease_until INTEGER, due_at INTEGER
 ) STRICT;
-CREATE INDEX runs_due ON runs (due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX runs_owned ON runs (owner) WHERE owner IS NOT NULL;
-CREATE TABLE events (run INTEGER NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, data BLOB NOT NULL)
-    STRICT;
+CREATE INDEX runs_open ON runs (due_at) WHERE owner IS NOT NULL OR due_at IS NOT NULL;
+CREATE TABLE events (run INTEGER NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, data BLOB NOT NULL,
+    batch_id TEXT) STRICT;
 CREATE UNIQUE INDEX events_place ON events (run, last_seq);
 CREATE TABLE journal (run INTEGER NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, data BLOB NOT NULL) STRICT;
 CREATE INDEX journal_run ON journal (run);
@@ -48,7 +60,20 @@ CREATE TABLE inbox (run INTEGER NOT NULL, position INTEGER NOT NULL, data BLOB N
 CREATE UNIQUE INDEX inbox_place ON inbox (run, position);
 CREATE TABLE records (kind TEXT NOT NULL, id TEXT NOT NULL, version INTEGER NOT NULL, data BLOB NOT NULL,
     PRIMARY KEY (kind, id)) STRICT;
+CREATE TABLE erasing (run INTEGER PRIMARY KEY, below INTEGER) STRICT;
 """
+# What each version added to the one before it.
+_CHANGES: Final = {
+    2: (
+        "CREATE TABLE erasing (run INTEGER PRIMARY KEY, below INTEGER) STRICT",
+        "ALTER TABLE events ADD COLUMN batch_id TEXT",
+        "DROP INDEX runs_due",
+        "DROP INDEX runs_owned",
+        "CREATE INDEX runs_open ON runs (due_at) WHERE owner IS NOT NULL OR due_at IS NOT NULL",
+    )
+}
+# An older file up to this size is rewritten when it is opened, so that it can shrink from then on.
+REWRITE_BYTES: Final = 256 << 20
 
 
 def machine_boot() -> str | None:
@@ -71,8 +96,12 @@ def make_file(path: Path) -> None:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection for the thread that calls; transactions are begun and ended by statements only."""
-    connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None)
+    """A connection for one user at a time, whatever thread that is in; transactions are begun and ended by statements
+    only.
+    """
+    connection = sqlite3.connect(
+        path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=_STATEMENTS
+    )
     connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     return connection
 
@@ -80,14 +109,19 @@ def connect(path: Path) -> sqlite3.Connection:
 def connect_reader(path: Path) -> sqlite3.Connection:
     connection = connect(path)
     connection.execute("PRAGMA query_only = ON")
+    # The events of one run are spread over the pages of all that were written at the same time.
+    connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
     return connection
 
 
 def connect_writer(path: Path, *, synchronous: Synchronous) -> sqlite3.Connection:
     connection = connect(path)
+    # Only of an empty file: it decides how its pages are kept.
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {AUTOCHECKPOINT_PAGES}")
+    # The writer copies the write-ahead log back itself, where nobody waits for it.
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_LIMIT_BYTES}")
     # An erased run is overwritten, not only unlinked.
     connection.execute("PRAGMA secure_delete = ON")
@@ -115,10 +149,10 @@ def check(path: Path) -> None:
             f"{path} was written by a newer version of this program (schema {version}, this one knows "
             f"{SCHEMA_VERSION}): start that version, or give this one a file of its own"
         )
-    if version < SCHEMA_VERSION:
+    if version < OLDEST_SCHEMA:
         raise LogUnavailable(
             f"{path} was written by an older version of this program (schema {version}, this one needs "
-            f"{SCHEMA_VERSION}): finish its runs with that version, then begin a new file"
+            f"{OLDEST_SCHEMA}): finish its runs with that version, then begin a new file"
         )
 
 
@@ -137,6 +171,10 @@ def prepare(connection: sqlite3.Connection, *, synchronous: Synchronous, boot: s
             connection.execute(statement)
         _note(connection, schema=str(SCHEMA_VERSION))
     meta: dict[str, str] = dict(connection.execute("SELECT name, value FROM meta"))
+    for version in range(int(meta["schema"]) + 1, SCHEMA_VERSION + 1):
+        for statement in _CHANGES[version]:
+            connection.execute(statement)
+        _note(connection, schema=str(version))
     same_boot = bool(boot) and meta.get("boot") == boot
     if meta.get("clean") == "0" and meta.get("synchronous") != "FULL" and not same_boot:
         unfinished = connection.execute("SELECT id FROM runs WHERE status NOT IN (?, ?, ?)", sorted(TERMINAL))
@@ -144,8 +182,31 @@ def prepare(connection: sqlite3.Connection, *, synchronous: Synchronous, boot: s
         connection.executemany("UPDATE runs SET epoch = ? WHERE id = ?", changes)
     _note(connection, clean="0", boot=boot or "", synchronous=synchronous)
     connection.execute("COMMIT")
+    _make_shrinkable(connection)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
+
+
+def _make_shrinkable(connection: sqlite3.Connection) -> None:
+    """Rewrite a file of a version that could not shrink; that takes as long as copying it, so only while it is small.
+    Erased room in a larger one is used again, and the file does not grow by it; it only never gets shorter.
+    """
+    if _pragma(connection, "auto_vacuum") == _INCREMENTAL:
+        return
+    size = _pragma(connection, "page_count") * _pragma(connection, "page_size")
+    if size > REWRITE_BYTES:
+        _log.warning(
+            "the log's file cannot shrink: it is of an older version. With the server stopped, run: "
+            "sqlite3 FILE 'PRAGMA auto_vacuum = 2; VACUUM'",
+            bytes=size,
+        )
+        return
+    try:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("VACUUM")
+    except sqlite3.Error as error:
+        # No room for a second copy, say. Nothing was changed, and everything but shrinking works.
+        _log.warning("the log's file cannot shrink yet: it could not be rewritten", exc_info=error)
 
 
 def mark_clean(connection: sqlite3.Connection) -> None:
@@ -160,3 +221,8 @@ def new_epoch() -> str:
 
 def _note(connection: sqlite3.Connection, **values: str) -> None:
     connection.executemany("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", list(values.items()))
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return value

@@ -45,18 +45,30 @@ class Replies:
             # The loop is closed: nobody is left who could be told.
             _log.warning("answers of the log came after the event loop was closed", answers=len(self._answers))
 
+    def call(self, function: Callable[[], None]) -> None:
+        """Have it called on the loop. From any thread."""
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:
+            _log.warning("an answer of the log came after the event loop was closed")
+
     def _deliver(self) -> None:
         self._woken = False
         while self._answers:
-            future, result, error = self._answers.popleft()
-            if not future.done():
-                if error is None:
-                    future.set_result(result)
-                else:
-                    future.set_exception(error)
-            elif error is not None:
-                # Its caller was cancelled, and would not learn that the write it began did not happen.
-                _log.warning("work on the log failed after its caller had gone", exc_info=error)
+            settle((self._answers.popleft(),))
+
+
+def settle(answers: Iterable[Answer]) -> None:
+    """Tell those who wait. On the loop."""
+    for future, result, error in answers:
+        if not future.done():
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+        elif error is not None:
+            # Its caller was cancelled, and would not learn that the write it began did not happen.
+            _log.warning("work on the log failed after its caller had gone", exc_info=error)
 
 
 class Readers:

@@ -15,6 +15,7 @@ from midstream.log.contract import (
     Header,
     Lease,
     Record,
+    RecordWrite,
     Reset,
     StartConflict,
     VersionConflict,
@@ -33,14 +34,18 @@ class Standing(Struct, kw_only=True, frozen=True):
     lease_until: int | None
 
 
-def check_lines(batch: Batch) -> None:
-    """Refuse an event that is not one line: stores join events by newlines, which no compact JSON text contains.
+def check_batch(batch: Batch) -> None:
+    """Refuse what no store can write as it is meant.
 
     Raises:
-        ValueError: an event has a raw newline.
+        ValueError: an event has a raw newline (stores join events by newlines, which no compact JSON text contains),
+            or one record is written twice.
     """
-    if any(b"\n" in event for event in batch.events):
-        raise ValueError("an event must be one line of JSON text")
+    for event in batch.events:
+        if b"\n" in event:
+            raise ValueError("an event must be one line of JSON text")
+    if len(batch.records) > 1 and len({(write.kind, write.id) for write in batch.records}) < len(batch.records):
+        raise ValueError("a batch may write each record once")
 
 
 def start(
@@ -164,6 +169,14 @@ def due_at(standing: Standing) -> int | None:
     return header.wake_at
 
 
+def compact(standing: Standing, *, first_seq: int) -> Standing | None:
+    """The ended run with `first_seq` as its oldest event; None if it cannot be."""
+    header = standing.header
+    if header.status not in TERMINAL or not header.first_seq <= first_seq <= header.head_seq:
+        return None
+    return replace(standing, header=replace(header, first_seq=first_seq))
+
+
 def submit(standing: Standing) -> Standing:
     """With one more command in the inbox, at position `submitted`."""
     return replace(standing, submitted=standing.submitted + 1)
@@ -192,6 +205,18 @@ def next_version(kind: str, id: str, *, at: int, expect: int | None) -> int:  # 
 def check_removal(record: Record, *, kind: str, expect: int | None) -> None:
     if expect is not None and expect != record.version:
         raise VersionConflict(f"{kind}/{record.id} is at version {record.version}, not {expect}")
+
+
+def written(write: RecordWrite, known: Record | None) -> Record | None:
+    """What a record of a batch becomes; None: it is gone. Raises `VersionConflict`."""
+    if write.data is not None:
+        version = next_version(
+            write.kind, write.id, at=0 if known is None else known.version, expect=write.expect_version
+        )
+        return Record(id=write.id, version=version, data=write.data)
+    if known is not None:
+        check_removal(known, kind=write.kind, expect=write.expect_version)
+    return None
 
 
 def _lease(standing: Standing) -> Lease:

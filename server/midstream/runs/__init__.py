@@ -1,6 +1,6 @@
 """Runs: one actor each, one order each, durable before visible. Knows neither agents nor sockets."""
 
-from midstream.runs.attachment import Attachment
+from midstream.runs.attachment import Attachment, Place
 from midstream.runs.contract import (
     Agents,
     BadDraft,
@@ -21,7 +21,7 @@ from midstream.runs.contract import (
 from midstream.runs.port import Port
 from midstream.runs.registry import Registry
 from midstream.runs.state import Answer, CallState, CorrectionState
-from midstream.runs.subscription import Subscription, SubscriptionLost
+from midstream.runs.subscription import Subscription, SubscriptionLost, Watch
 
 __all__ = [
     "Agents",
@@ -36,6 +36,7 @@ __all__ = [
     "CorrectionsPending",
     "Limits",
     "Offered",
+    "Place",
     "Port",
     "Principal",
     "Program",
@@ -47,4 +48,5 @@ __all__ = [
     "Stopping",
     "Subscription",
     "SubscriptionLost",
+    "Watch",
 ]

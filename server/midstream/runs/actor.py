@@ -12,19 +12,22 @@ import msgspec
 import structlog
 
 from midstream.clock import Clock
-from midstream.log import JournalRecord, Lease, Log, LogError
+from midstream.log import Batch, JournalRecord, Lease, Log, LogError, RecordWrite
+from midstream.runs.attendance import PAUSED, Attendance
 from midstream.runs.beat import Beat, run_beat
 from midstream.runs.beyond import Beyond
+from midstream.runs.coalesce import Windows
 from midstream.runs.commands import Door
 from midstream.runs.contract import Limits, Program, Rules, RunFailure, StartRecord, Stopping
-from midstream.runs.inputs import ProgramEnded, Recovered, Tick
+from midstream.runs.inputs import Abandoned, HandedOver, ProgramEnded, Recovered, Said, Tick
 from midstream.runs.mailbox import Mailbox
 from midstream.runs.port import Port
+from midstream.runs.retention import ended_record
 from midstream.runs.state import RunState
 from midstream.runs.tail import Feed
 from midstream.tasks import spawn
-from midstream.telemetry import count_recovery
-from midstream_protocol.events import CorrectionAccepted, Payload, RecoveryStarted, RunCancelling
+from midstream.telemetry import count_deltas, count_recovery, count_run_end, observe_append
+from midstream_protocol.events import CorrectionAccepted, Payload, RecoveryStarted, RunCancelling, RunStatusChanged
 from midstream_protocol.ids import new_id
 
 _log = structlog.get_logger("midstream.runs")
@@ -60,13 +63,15 @@ class Actor:
         limits: Limits,
         clock: Clock,
         beyond: Beyond,
+        windows: Windows,
         recovered: bool,
     ) -> None:
         self.run: Final = run
         self.start: Final = start
         self.lease = lease
         self.feed: Final = feed
-        self.mailbox: Final = Mailbox(output_lane=limits.output_lane)
+        feed.stands(state)
+        self.mailbox: Final = Mailbox(limits=limits, windows=windows, clock=clock)
         self.mailbox.durable_seq = state.head
         self.failure: LogError | None = None
         """Why the actor gave up although the run goes on; None: it ended, or was handed over."""
@@ -74,12 +79,17 @@ class Actor:
         self._log = log
         self._limits = limits = _own_limits(limits, start)
         self._clock = clock
+        self._windows = windows
         self._program = program
         self._program_task: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._timer: Callable[[], None] | None = None
         self._timer_ms: int | None = None
         self._handing_over = False
+        self._in_order = False
+        """It hands over, and its program has returned by itself."""
+        self._marked = 0
+        """The batch that says so (0: none yet)."""
         self._name = new_id("w")
         self._batches = 0
         deadline_s = limits.run_deadline_s
@@ -87,6 +97,17 @@ class Actor:
         self._door = Door(
             state=state, rules=rules, limits=limits, now_ms=clock.now_ms(), secret=bytes.fromhex(start.secret)
         )
+        self._attendance: Attendance | None = None
+        if Attendance.matters(start):
+            self._attendance = Attendance(
+                start=start,
+                feed=feed,
+                lag_events=limits.lag_events,
+                paused=state.phase == PAUSED,
+                clock=clock,
+                cancel=self._abandon,
+                tell=self._tell,
+            )
         self._port = Port(
             start=start,
             journal=journal,
@@ -95,12 +116,34 @@ class Actor:
             mailbox=self.mailbox,
             clock=clock,
             beyond=beyond,
+            attendance=self._attendance,
         )
 
     @property
     def ended(self) -> bool:
         """Whether the terminal event is durable."""
         return self.feed.ended
+
+    @property
+    def rests(self) -> bool:
+        """Whether all that goes on is that its program waits for answers."""
+        state = self._state
+        return state.log_status() == "waiting" and self.mailbox.idle and self._port.waits_for(state.questions)
+
+    @property
+    def moves_on(self) -> bool:
+        """Whether the run, as it is in the log, needs somebody who works on it."""
+        return self._state.log_status() == "running"
+
+    @property
+    def counting(self) -> bool:
+        """Whether a time runs at whose end the run is cancelled, because nobody is attached."""
+        return self._attendance is not None and self._attendance.counting
+
+    @property
+    def quiet_since_ms(self) -> int:
+        """When something was decided last."""
+        return self._door.now_ms
 
     @property
     def queued(self) -> bool:
@@ -121,6 +164,8 @@ class Actor:
         elif not self.queued:
             self._begin()
         self._arm()
+        if self._attendance is not None:
+            self._attendance.begin()
         self._task = spawn(self._live(), name=f"run:{self.start.run_id}/actor")
         return self._task
 
@@ -131,10 +176,19 @@ class Actor:
         self._port.stop()
         if self._program_task is not None and not self._program_task.done():
             await asyncio.wait([self._program_task], timeout=grace_s)
+        self._in_order = not self.queued and (self._program_task is None or self._program_task.done())
         self._handing_over = True
         self.mailbox.put_control(Tick())
         if self._task is not None:
             await asyncio.wait([self._task])
+
+    def _left(self) -> bool:
+        """Whether nothing is to be written any more: what was said last is that the run was left in order."""
+        if not self._in_order or self._marked == self._batches > 0:
+            return True
+        self._marked = self._batches + 1
+        self.mailbox.put_control(HandedOver())
+        return False
 
     def lose(self) -> None:
         """Another owns the run: stop at once. Nothing more of this actor could be written."""
@@ -160,41 +214,62 @@ class Actor:
             self._port.stop()
             if self._timer is not None:
                 self._timer()
+            if self._attendance is not None:
+                self._attendance.end()
             await self._end_program()
 
     async def _beats(self) -> None:
-        while not (self._handing_over and self.mailbox.idle):
-            posted = await self.mailbox.take(self._limits.beat_inputs)
-            self._door.now_ms = self._clock.now_ms()
+        mailbox, door = self.mailbox, self._door
+        while not (self._handing_over and self.mailbox.idle and self._left()):
+            if not mailbox.due:
+                await mailbox.wakened()
+            posted = mailbox.take(self._limits.beat_inputs)
+            door.now_ms = self._clock.now_ms()
             was_queued = self.queued
+            began = ended = self._windows.now()
             try:
-                beat = run_beat(self._door, posted)
+                beat = run_beat(door, posted)
                 if not beat.empty:
-                    await self._write(beat)
+                    await self._log.append(
+                        self.run, fence=self.lease.fence, prev_seq=beat.prev_seq, batch=self._batch(beat)
+                    )
+                    ended = self._windows.now()
+                    observe_append(ended - began, len(beat.events), beat.size)
             except BaseException as error:
                 # They are in no mailbox any more, so its closing would not answer them.
                 for item in posted:
                     _settle(item.reply, None, _reason(error))
                 raise
             self._publish(beat)
-            for wrong in beat.wrong:
-                _log.error("an agent's draft was refused", run=self.run, error=str(wrong))
-            for defect in beat.defects:
-                _log.error("an input could not be decided", run=self.run, exc_info=defect)
+            if beat.wrong or beat.defects:
+                self._report(beat)
             if self._state.ended:
+                count_run_end(self._state.status)
                 return
-            self._steer(beat.payloads, begin=was_queued)
+            # Whatever else is said ends the window: what is said next goes at once.
+            said = bool(posted) and type(posted[-1]) is Said
+            mailbox.gather(self._windows.end_of(began, ended) if said else 0.0)
+            # Nothing follows from text deltas.
+            if beat.payloads or not said:
+                self._steer(beat.payloads, begin=was_queued)
 
-    async def _write(self, beat: Beat) -> None:
+    def _batch(self, beat: Beat) -> Batch:
+        state = self._state
         # A queued run is due as soon as nobody owns it: whoever takes it up looks whether its thread is free.
-        wake_at = self._state.created_ms if self.queued else self._wake_at()
+        wake_at = state.created_ms if self.queued else self._wake_at()
         self._batches += 1
-        batch = beat.batch(batch_id=f"{self._name}-{self._batches}", state=self._state, wake_at=wake_at)
-        await self._log.append(self.run, fence=self.lease.fence, prev_seq=beat.prev_seq, batch=batch)
+        records: tuple[RecordWrite, ...] = ()
+        if state.ended:
+            records = (ended_record(self.start, self.run, self._door.now_ms),)
+        return beat.batch(batch_id=f"{self._name}-{self._batches}", state=state, wake_at=wake_at, records=records)
 
     def _publish(self, beat: Beat) -> None:
         """The batch is durable: now it may be seen."""
         self.mailbox.durable_seq = self._state.head
+        if beat.deltas_said:
+            count_deltas(beat.deltas_said, beat.deltas_written)
+        if beat.payloads:
+            self.feed.stands(self._state)
         self.feed.publish(beat.events, ended=self._state.ended)
         for _, payload in beat.payloads:
             if payload.TYPE in _SETTLING:
@@ -203,6 +278,12 @@ class Actor:
                 count_recovery(payload.kind)
         for reply, value, refused in beat.replies:
             _settle(reply, value, refused)
+
+    def _report(self, beat: Beat) -> None:
+        for wrong in beat.wrong:
+            _log.error("an agent's draft was refused", run=self.run, error=str(wrong))
+        for defect in beat.defects:
+            _log.error("an input could not be decided", run=self.run, exc_info=defect)
 
     def _resolve(self, payload: Any) -> None:
         for name in ("approval_id", "input_id", "tool_call_id"):
@@ -227,6 +308,7 @@ class Actor:
             ):
                 self._port.interrupt()
         if self._state.cancelling is not None:
+            self._port.hurry()
             self._cancel_program()
         elif self._program_task is None and not self.queued and (begin or self._port.recovered):
             self._begin()
@@ -308,6 +390,17 @@ class Actor:
             return self._limits.cancel_grace_s
         had = (self._clock.now_ms() - cancel.since_ms) / 1000
         return 0 if cancel.forced else max(0.0, self._limits.cancel_grace_s - had)
+
+    # -- who follows it
+
+    def _abandon(self) -> None:
+        if self.feed.idle:
+            self.mailbox.put_control(Abandoned())
+
+    def _tell(self, status: RunStatusChanged) -> None:
+        # A question that waits for people is what they have to know of the run.
+        if not self._state.waits_for_people():
+            self._port.post(status)
 
     # -- time
 

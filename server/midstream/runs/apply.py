@@ -5,7 +5,7 @@ The state is a fold of the run's events and journal and of nothing else, so it i
 `midstream_protocol.view`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -71,9 +71,12 @@ class At(NamedTuple):
     step_id: str | None
 
 
-def apply(state: RunState, seq: int, payload: Payload, ts_ms: int, *, step_id: str | None = None) -> None:
-    """Move `state` over the event `seq`, which happened at `ts_ms` (Unix milliseconds) in that step."""
+def apply(
+    state: RunState, seq: int, payload: Payload, ts_ms: int, *, step_id: str | None = None, size: int = 0
+) -> None:
+    """Move `state` over the event `seq` of `size` bytes, which happened at `ts_ms` (Unix milliseconds) in that step."""
     state.head = seq
+    state.size += size
     kind = payload.TYPE
     step = _STEPS.get(kind)
     if step is not None:
@@ -83,6 +86,13 @@ def apply(state: RunState, seq: int, payload: Payload, ts_ms: int, *, step_id: s
     elif kind in TERMINAL_TYPES:
         state.ended = True
         state.status = kind.removeprefix("run.")
+
+
+def apply_deltas(state: RunState, message_id: str, texts: Sequence[str], size: int) -> None:
+    """The same for the next text deltas of one open message, one event each, `size` bytes in all."""
+    state.head += len(texts)
+    state.size += size
+    state.message[message_id].text.extend(texts)
 
 
 def apply_journal(state: RunState, record: JournalRecord, *, live: bool) -> None:

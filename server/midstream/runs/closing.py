@@ -36,6 +36,9 @@ from midstream_protocol.events import (
 DEADLINE = "deadline"
 """The reason of a cancel that the run's own deadline asked for."""
 
+ABANDONED = "abandoned"
+"""The reason of a cancel because nobody was attached for too long."""
+
 
 def close_all(state: RunState, *, why: str) -> list[Planned]:
     """Events that close everything open in `state`. `why` is the code that closed calls and corrections carry."""

@@ -1,47 +1,99 @@
-"""Joining text deltas that stand next to each other in one beat: fewer events for a reader that is behind anyway. Pure.
+"""When text deltas that were gathered are written: windows, kept by one timer for all runs of a process.
 
-Only drafts that nobody waits for and that carry no journal, of one message and step, with nothing between them.
+The first delta goes at once, and a window begins. What comes in the window waits; at its end what waits is written - as
+one event, or with coalescing off in one batch of as many - and the next window begins. Whatever else the run writes takes
+along what waits, and ends the window.
+
+Windows end on a grid, so that those of many runs end in one turn of the loop and share commits and wake-ups.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Final, Protocol
 
-from midstream.runs.inputs import Drafted
-from midstream.runs.mailbox import Posted
-from midstream_protocol.events import MessageDelta
+from midstream.clock import Clock
+from midstream.runs.contract import Limits
 
+_SLOTS: Final = 8
+"""Ends of windows in the time of one window: fewer would make all runs write at once and others wait for them."""
 
-def coalesce(posted: Sequence[Posted]) -> Sequence[Posted]:
-    """The same inputs in the same order, adjacent deltas of one message as one."""
-    if len(posted) < 2:
-        return posted
-    out: list[Posted] = []
-    parts: list[str] = []
-    for item in posted:
-        delta = _delta(item)
-        last = _delta(out[-1]) if out and parts else None
-        if delta is not None and last is not None and last[0] == delta[0]:
-            parts.append(delta[1].text)
-            continue
-        _flush(out, parts)
-        out.append(item)
-        parts = [delta[1].text] if delta is not None else []
-    _flush(out, parts)
-    return out
+_MIN_GRID_S: Final = 0.001
+
+_CROWD: Final = 32
+"""Writes within `gather_ms` that double how long deltas are gathered, so that a busy server writes more at a time."""
+
+_MOST: Final = 5
+"""How many times `gather_ms` it may get."""
 
 
-def _delta(posted: Posted) -> tuple[tuple[str, str | None], MessageDelta] | None:
-    item = posted.item
-    if not isinstance(item, Drafted) or posted.reply is not None or item.journal or len(item.payloads) != 1:
-        return None
-    payload = item.payloads[0]
-    return ((payload.message_id, item.step_id), payload) if isinstance(payload, MessageDelta) else None
+class Gathers(Protocol):
+    def ring(self) -> None:
+        """Its window is over."""
+        ...
 
 
-def _flush(out: list[Posted], parts: list[str]) -> None:
-    if len(parts) > 1:
-        item = out[-1].item
-        assert isinstance(item, Drafted)
-        first = item.payloads[0]
-        assert isinstance(first, MessageDelta)
-        joined = MessageDelta(message_id=first.message_id, text="".join(parts))
-        out[-1] = Posted(Drafted(payloads=(joined,), step_id=item.step_id), None)
+class Windows:
+    """For one event loop. Times are the clock's `monotonic`, in seconds."""
+
+    def __init__(self, *, limits: Limits, clock: Clock) -> None:
+        self.joins: Final = limits.coalesce_ms > 0
+        """Whether deltas of one window become one event."""
+        self.now: Final = clock.monotonic
+        self._clock = clock
+        self._span = (limits.coalesce_ms or limits.gather_ms) / 1000
+        self._grid = max(self._span / _SLOTS, _MIN_GRID_S)
+        self._due: dict[int, dict[Gathers, None]] = {}
+        self._timers: dict[int, Callable[[], None]] = {}
+        self._since = 0.0
+        self._writes = 0
+        self._crowd = 0.0
+
+    def end_of(self, began: float, ended: float) -> float:
+        """Until when a run gathers that has just written deltas, from `began` to `ended`."""
+        if self.joins:
+            # So that a slow log does not make the windows longer.
+            return self._aligned(began + self._span)
+        if not self._span:
+            return 0.0
+        return self._aligned(ended + self._span * self._busy(ended))
+
+    def hold(self, gathers: Gathers, until: float) -> int:
+        """Ring it at that end of a window. Returns what `forget` wants."""
+        slot = round(until / self._grid)
+        waiting = self._due.get(slot)
+        if waiting is None:
+            waiting = self._due[slot] = {}
+            self._timers[slot] = self._clock.call_later(until - self.now(), lambda: self._over(slot))
+        waiting[gathers] = None
+        return slot
+
+    def forget(self, gathers: Gathers, slot: int) -> None:
+        """It has written before, or is gone."""
+        waiting = self._due.get(slot)
+        if waiting is None or gathers not in waiting:
+            return
+        del waiting[gathers]
+        if not waiting:
+            del self._due[slot]
+            self._timers.pop(slot)()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits, and no timer runs."""
+        return not self._due and not self._timers
+
+    def _over(self, slot: int) -> None:
+        del self._timers[slot]
+        for gathers in self._due.pop(slot):
+            gathers.ring()
+
+    def _aligned(self, until: float) -> float:
+        return int(until / self._grid) * self._grid
+
+    def _busy(self, now: float) -> float:
+        """How many times longer to gather, by how many runs have written lately."""
+        self._writes += 1
+        passed = now - self._since
+        if passed >= self._span:
+            self._crowd = self._writes * self._span / passed
+            self._since, self._writes = now, 0
+        return min(1 + self._crowd / _CROWD, _MOST)

@@ -74,6 +74,14 @@ class Door:
         self.limits = limits
         self.now_ms = now_ms
         self.secret = secret
+        self.joins = limits.coalesce_ms > 0
+        """Whether deltas that were gathered become one event."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the run goes on although its log is as long as it may be."""
+        state, limits = self.state, self.limits
+        return (state.head >= limits.max_run_events or state.size >= limits.max_run_bytes) and not state.ended
 
 
 def fingerprint(command: Command) -> str:

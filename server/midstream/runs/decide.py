@@ -11,6 +11,7 @@ import msgspec
 
 from midstream.log import JournalRecord
 from midstream.runs.closing import (
+    ABANDONED,
     DEADLINE,
     cancelled,
     close_question,
@@ -24,20 +25,24 @@ from midstream.runs.commands import Door, decide_command
 from midstream.runs.contract import BadDraft, CallCancelled, CorrectionRecord, CorrectionsPending, Offered, Stopping
 from midstream.runs.drafts import may_begin, plan_draft, resumed
 from midstream.runs.inputs import (
+    Abandoned,
     Asked,
     Decision,
     Dequeued,
     Drafted,
     End,
+    HandedOver,
     Input,
     Offer,
+    Outgrown,
     Planned,
     ProgramEnded,
     Recovered,
     TakeCorrections,
     Tick,
 )
-from midstream.runs.state import SYSTEM
+from midstream.runs.parking import parked_record
+from midstream.runs.state import SYSTEM, RunState
 from midstream_protocol.events import (
     ApprovalRequired,
     CorrectionApplied,
@@ -154,12 +159,12 @@ def _recovered(door: Door, item: Recovered) -> Decision:
         return Decision(events=cancelled(state))
     if item.gone is not None:
         return Decision(events=failed(state, code="app_changed", text=item.gone, retryable=False, error_id=""))
-    if state.recoveries >= door.limits.max_recoveries:
+    if state.recoveries >= door.limits.max_recoveries and not item.in_order:
         text = "The run was interrupted again and again without getting further."
         return Decision(events=failed(state, code="crash_loop", text=text, retryable=True, error_id=""))
     waiting = state.rests()
     payloads: list[Payload] = []
-    if not waiting:
+    if not waiting and not item.in_order:
         payloads.append(
             RecoveryStarted(
                 kind="crash",
@@ -168,12 +173,19 @@ def _recovered(door: Door, item: Recovered) -> Decision:
                 wait_s=0,
             )
         )
-    payloads += [MessageSuperseded(message_id=m.message_id, reason="crash") for m in state.message.values()]
+    reason = "restart" if item.in_order else "crash"
+    payloads += [MessageSuperseded(message_id=m.message_id, reason=reason) for m in state.message.values()]
     payloads += close_steps(state)
     if not waiting:
         status: Literal["waiting", "running"] = "waiting" if state.waits_for_people() else "running"
-        payloads.append(RunStatusChanged(status=status, phase="recovering", text="Continuing after an interruption"))
+        phase, text = ("working", "Continuing") if item.in_order else ("recovering", "Continuing after an interruption")
+        payloads.append(RunStatusChanged(status=status, phase=phase, text=text))
     return Decision(events=[planned_closing(p) for p in payloads])
+
+
+def _handed_over(door: Door, _item: HandedOver) -> Decision:
+    state = door.state
+    return Decision() if state.ended else Decision(journal=[parked_record(state.run_id, state.head)])
 
 
 def _dequeued(door: Door, _item: Dequeued) -> Decision:
@@ -189,6 +201,34 @@ def _offer(door: Door, item: Offer) -> Decision:
     return Decision(journal=[JournalRecord(kind="offer", key=item.client_id, data=msgspec.json.encode(record))])
 
 
+def _outgrown(door: Door, _item: Outgrown) -> Decision:
+    """The bound of a run's log: what is open is closed beyond it, and that is all."""
+    state = door.state
+    if state.ended:
+        return Decision()
+    if state.cancelling is not None:
+        # Whoever asked for the end gets it now.
+        return Decision(events=cancelled(state))
+    text = "The run has more events than one run may have."
+    return Decision(events=failed(state, code="too_long", text=text, retryable=False, error_id=""))
+
+
+def _abandoned(door: Door, _item: Abandoned) -> Decision:
+    state = door.state
+    if state.ended or (state.cancelling is not None and state.cancelling.mode == "now"):
+        return Decision()
+    return Decision(events=_cancel_now(state, reason=ABANDONED))
+
+
+def _cancel_now(state: RunState, *, reason: str) -> list[Planned]:
+    """The run's own wish to end. Of one that is to end after its step, who asked for that stays who asked."""
+    cancel = state.cancelling
+    by, reason = (cancel.by, cancel.reason) if cancel is not None else (SYSTEM, reason)
+    ask = RunCancelling(mode="now", by=by, reason=reason, escalated=cancel is not None)
+    closings = [close_question(q) for q in state.questions.values()]
+    return [Planned(payload=p) for p in (ask, *closings)]
+
+
 def _tick(door: Door, _item: Tick) -> Decision:
     state, now = door.state, door.now_ms
     if state.ended:
@@ -197,11 +237,7 @@ def _tick(door: Door, _item: Tick) -> Decision:
     deadline = door.limits.run_deadline_s
     late = bool(deadline) and now >= state.created_ms + round(deadline * 1000)
     if late and (cancel is None or cancel.mode == "after_step"):
-        # A step that was to be the last has no more time either; who asked for the end stays who asked.
-        by, reason = (cancel.by, cancel.reason) if cancel is not None else (SYSTEM, DEADLINE)
-        ask = RunCancelling(mode="now", by=by, reason=reason, escalated=cancel is not None)
-        closings = [close_question(q) for q in state.questions.values()]
-        return Decision(events=[Planned(payload=p) for p in (ask, *closings)])
+        return Decision(events=_cancel_now(state, reason=DEADLINE))
     due = [q for q in state.questions.values() if q.expires_ms <= now]
     if not due:
         return Decision()
@@ -220,7 +256,10 @@ _DECIDERS: Final[dict[type, Callable[[Door, Any], Decision]]] = {
     Asked: decide_command,
     ProgramEnded: _program_ended,
     Recovered: _recovered,
+    HandedOver: _handed_over,
     Dequeued: _dequeued,
     Offer: _offer,
+    Abandoned: _abandoned,
+    Outgrown: _outgrown,
     Tick: _tick,
 }

@@ -80,6 +80,13 @@ def may_begin(state: RunState, payloads: Iterable[Payload]) -> bool:
     return not state.ended
 
 
+def may_say(state: RunState, message_id: str, step_id: str | None) -> bool:
+    """Whether `plan_draft` has nothing against text deltas of this message in this step, and makes each one event. The
+    answer is the same after any number of them.
+    """
+    return not state.ended and message_id in state.message and (step_id is None or state.knows_step(step_id))
+
+
 def plan_draft(state: RunState, payload: Payload, step_id: str | None) -> list[Planned]:
     """The events for one draft. Raises `Stopping` (nothing new now), `CallCancelled` (nothing new of this call),
     `BadDraft` (the order does not allow it).

@@ -1,7 +1,7 @@
 """What goes into `decide`, and what comes out. Ids and time come in with the inputs: nothing here makes its own."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -23,6 +23,23 @@ class Drafted(Struct, kw_only=True, frozen=True):
     payloads: tuple[Payload, ...]
     journal: tuple[JournalRecord, ...] = ()
     step_id: str | None = None
+
+
+class Said:
+    """Text deltas of one message and step that stand next to each other: what a program says most, kept small while it
+    waits. Grows until it is taken. `size`: bytes of all its texts.
+    """
+
+    __slots__ = ("message_id", "size", "step_id", "texts")
+
+    reply: Final = None
+    """Nobody waits for it."""
+
+    def __init__(self, message_id: str, step_id: str | None, text: str, size: int) -> None:
+        self.message_id = message_id
+        self.step_id = step_id
+        self.texts = [text]
+        self.size = size
 
 
 class TakeCorrections(Struct, kw_only=True, frozen=True):
@@ -71,20 +88,48 @@ class ProgramEnded(Struct, kw_only=True, frozen=True):
 
 
 class Recovered(Struct, kw_only=True, frozen=True):
-    """A new actor took the run over. `gone`: no program can continue it, and why."""
+    """A new actor took the run over. `gone`: no program can continue it, and why. `in_order`: the one before handed it
+    over, and nothing was lost.
+    """
 
     gone: str | None = None
+    in_order: bool = False
+
+
+class HandedOver(Struct, kw_only=True, frozen=True):
+    """The actor leaves the run to the next one, and its program has returned: nothing is to be written any more."""
 
 
 class Dequeued(Struct, kw_only=True, frozen=True):
     """The thread is free: a queued run may begin."""
 
 
+class Abandoned(Struct, kw_only=True, frozen=True):
+    """Nobody has been attached for as long as the run's starter allows (`on_abandon`)."""
+
+
+class Outgrown(Struct, kw_only=True, frozen=True):
+    """The log is as long as a run's may be."""
+
+
 class Tick(Struct, kw_only=True, frozen=True):
     """Time has passed; every deadline is looked at."""
 
 
-Input = Drafted | TakeCorrections | End | Asked | Offer | ProgramEnded | Recovered | Dequeued | Tick
+Input = (
+    Drafted
+    | TakeCorrections
+    | End
+    | Asked
+    | Offer
+    | ProgramEnded
+    | Recovered
+    | HandedOver
+    | Dequeued
+    | Abandoned
+    | Outgrown
+    | Tick
+)
 
 
 # -- what comes out

@@ -9,12 +9,14 @@ import base64
 import hashlib
 import hmac
 import secrets
+from functools import lru_cache
 
 from midstream.log import Records, VersionConflict
 
 _KEY_BYTES = 32
 
 
+@lru_cache(maxsize=4096)
 def namespace(principal_id: str) -> str:
     return hashlib.sha256(principal_id.encode()).hexdigest()[:16]
 

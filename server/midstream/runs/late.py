@@ -43,6 +43,13 @@ class LateReceipts:
             return await self.find(run, asked) or receipt
         return receipt
 
+    async def forget(self, run: str) -> None:
+        """Erase them all."""
+        kind = _kind(run)
+        while found := await self._records.list(kind):
+            for record in found:
+                await self._records.delete(kind, record.id)
+
 
 def _kind(run: str) -> str:
     return f"late.{run}"

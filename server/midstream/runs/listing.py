@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from midstream.log import Records
+from midstream.log import Records, RecordWrite
 
 
 class Entry(Struct, kw_only=True, frozen=True):
@@ -20,13 +20,18 @@ class Entry(Struct, kw_only=True, frozen=True):
         return int(self.id.partition(".")[0])
 
 
+def listed(space: str, *, run_id: str, thread_id: str, created_ms: int) -> RecordWrite:
+    """What is written with a run so that it is listed."""
+    entry = Entry(id=f"{created_ms:013d}.{run_id}", run_id=run_id, thread_id=thread_id)
+    return RecordWrite(kind=f"runs.{space}", id=entry.id, data=msgspec.json.encode(entry))
+
+
 class RunList:
     def __init__(self, records: Records) -> None:
         self._records = records
 
-    async def add(self, space: str, *, run_id: str, thread_id: str, created_ms: int) -> None:
-        entry = Entry(id=f"{created_ms:013d}.{run_id}", run_id=run_id, thread_id=thread_id)
-        await self._records.put(f"runs.{space}", entry.id, msgspec.json.encode(entry))
+    async def remove(self, space: str, *, run_id: str, created_ms: int) -> None:
+        await self._records.delete(f"runs.{space}", f"{created_ms:013d}.{run_id}")
 
     async def page(self, space: str, *, after: str | None, limit: int) -> Sequence[Entry]:
         """Newest first."""

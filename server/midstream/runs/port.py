@@ -8,7 +8,7 @@ tool result. `EMITTED` names the types that `emit` takes; everything else must b
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -39,6 +39,7 @@ from midstream_protocol.events import (
 from midstream_protocol.ids import new_id
 
 if TYPE_CHECKING:
+    from midstream.runs.attendance import Attendance
     from midstream.runs.mailbox import Mailbox
 
 EMITTED: Final = frozenset(
@@ -75,6 +76,7 @@ class Port:
         mailbox: "Mailbox",
         clock: Clock,
         beyond: Beyond,
+        attendance: "Attendance | None" = None,
     ) -> None:
         self.start: Final = start
         self.journal: Final = tuple(journal)
@@ -85,6 +87,7 @@ class Port:
         self._state = state
         self._mailbox = mailbox
         self._beyond = beyond
+        self._attendance = attendance
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
         self._interrupts: list[Callable[[], None]] = []
         self._call_cancels: dict[str, Callable[[], None]] = {}
@@ -98,7 +101,7 @@ class Port:
     # -- writing
 
     async def emit(self, payload: Payload, *, step_id: str | None = None) -> None:
-        """Show something. Raises `Stopping`, `BadDraft`."""
+        """Show something. Waits while the output lane is full, `emit_wait_s` at most. Raises `Stopping`, `BadDraft`."""
         if payload.TYPE not in EMITTED:
             raise BadDraft(f"{payload.TYPE} is a fact: use port.record, which returns when it is durable")
         if self._state.ended:
@@ -107,7 +110,16 @@ class Port:
         if shown is None:
             return
         try:
-            await self._mailbox.put_output(Drafted(payloads=(shown,), step_id=step_id))
+            if type(shown) is MessageDelta and type(shown.text) is str:
+                while not self._mailbox.say(shown.message_id, shown.text, step_id):
+                    if not await self._mailbox.room_in_time():
+                        self._mailbox.let_in()
+                return
+            drafted = Drafted(payloads=(shown,), step_id=step_id)
+            while not self._mailbox.put_output(drafted):
+                if not await self._mailbox.room_in_time():
+                    self._mailbox.force_output(drafted)
+                    return
         except LogError as error:
             raise Stopping from error
 
@@ -199,6 +211,19 @@ class Port:
         """A safe point: raises `Stopping` if nothing new may begin."""
         if self.stopping:
             raise Stopping
+
+    async def clearance(self) -> None:
+        """Before each model call: waits while the run is to pause because nobody is attached or keeps up. Raises
+        `Stopping`.
+        """
+        self.check()
+        attendance = self._attendance
+        if attendance is None:
+            return
+        while attendance.missing() is not None:
+            await attendance.changed()
+            self.check()
+        attendance.go_on()
 
     @property
     def waiting(self) -> bool:
@@ -313,6 +338,10 @@ class Port:
         if waiter is not None and not waiter.done():
             waiter.set_result(self._with_value(answer))
 
+    def waits_for(self, keys: Iterable[str]) -> bool:
+        """Whether the program waits for the answers to all these questions."""
+        return all(key in self._waiting for key in keys)
+
     def stop(self) -> None:
         """No new turn, no new call; and nobody waits for an answer that cannot come any more."""
         self._stopping = True
@@ -322,6 +351,12 @@ class Port:
                 # Nobody may be waiting: then the exception is not a surprise to report.
                 waiter.exception()
         self._waiting.clear()
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Whoever waits for clearance looks again."""
+        if self._attendance is not None:
+            self._attendance.hurry()
 
     def _with_value(self, answer: Answer) -> Answer:
         """A client-run tool's result is large and wanted once: it goes with the first who reads it."""
@@ -333,7 +368,8 @@ class Port:
             raise Stopping
         reply = asyncio.get_running_loop().create_future()
         try:
-            await self._mailbox.put_output(item, reply=reply)
+            while not self._mailbox.put_output(item, reply=reply):
+                await self._mailbox.room()
             return await reply
         except LogError as error:
             # The log failed, or another owns the run: this program's part in it is over, and no fault of its own.

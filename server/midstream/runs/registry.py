@@ -6,33 +6,57 @@ from the log.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
+from time import perf_counter
 from typing import Any, Final
 
 import msgspec
 import structlog
 
 from midstream.clock import Clock
-from midstream.log import Header, LogError, Reset, Store
-from midstream.runs.attachment import Attachment, reset_frame, reset_reason
+from midstream.log import Header, LogError, NoSuchRun, Reset, Store
+from midstream.runs.attachment import (
+    Attachment,
+    Place,
+    ResetReason,
+    Standing,
+    asked,
+    reset_frame,
+    reset_reason,
+    standing_of,
+)
+from midstream.runs.census import census
 from midstream.runs.commands import Door, decide_command, fingerprint, refused
 from midstream.runs.contract import NO_RULES, Agents, Limits, Principal, Stopping
+from midstream.runs.erasing import Erasing
 from midstream.runs.inputs import Asked, Offer
 from midstream.runs.keys import namespace, server_key, store_key
 from midstream.runs.late import LateReceipts
 from midstream.runs.listing import Entry, RunList
 from midstream.runs.recent import RecentCommands
 from midstream.runs.replay import Views, load_state, own_event
-from midstream.runs.starting import Starter, text_only
-from midstream.runs.subscription import Subscription
+from midstream.runs.retention import Retention
+from midstream.runs.starting import OnCreate, Starter, text_only
+from midstream.runs.subscription import Subscription, Watch, Window
 from midstream.runs.supervisor import Supervisor, start_record
 from midstream.runs.tail import Feed
 from midstream.runs.taps import Taps
 from midstream.runs.threads import Thread, queue_position
+from midstream.tasks import spawn, stop
+from midstream.telemetry import Census, count_events, count_reset, observe_first_event
 from midstream_protocol.codec import iso_ms
 from midstream_protocol.commands import ClientTool, Command, RunCorrect, RunStart
-from midstream_protocol.errors import Conflict, Draining, NotFound, ProtocolError, RunEnded, Unavailable
-from midstream_protocol.events import TERMINAL_STATUSES
-from midstream_protocol.frames import Receipt
+from midstream_protocol.errors import (
+    Conflict,
+    Draining,
+    NotFound,
+    ProtocolError,
+    QuotaExceeded,
+    RunEnded,
+    Unavailable,
+)
+from midstream_protocol.events import TERMINAL_STATUSES, RunStarted
+from midstream_protocol.frames import Receipt, RunReset
 from midstream_protocol.view import View
 
 _log = structlog.get_logger("midstream.runs")
@@ -44,16 +68,22 @@ _TRIES: Final = 3
 class Registry:
     """All methods on one event loop. Open before use; `drain`, then `aclose`."""
 
-    def __init__(self, *, store: Store, agents: Agents, limits: Limits, clock: Clock) -> None:
+    def __init__(
+        self, *, store: Store, agents: Agents, limits: Limits, clock: Clock, on_create: OnCreate | None = None
+    ) -> None:
+        """`on_create` gives records that are to be written in the step that makes a run."""
         self._store = store
+        self._on_create = on_create
         self._agents = agents
         self._limits = limits
         self._clock = clock
-        self._living = Supervisor(store=store, agents=agents, limits=limits, clock=clock)
         self._views = Views(store.log)
+        self._living = Supervisor(store=store, agents=agents, limits=limits, clock=clock, parked=self._views.forget)
         self._recent = RecentCommands()
         self._late = LateReceipts(store.records)
         self._list = RunList(store.records)
+        self._erasing = Erasing(store=store, living=self._living, views=self._views, late=self._late, clock=clock)
+        self._retention: asyncio.Task[None] | None = None
         self._starter: Starter | None = None
 
     # -- life
@@ -67,11 +97,20 @@ class Registry:
             limits=self._limits,
             clock=self._clock,
             threads=self._living.threads,
-            runs=self._list,
+            on_create=self._on_create,
             owner=self._living.owner,
             key=await server_key(self._store.records),
         )
+        await self._erasing.open()
         await self._living.open()
+        retention = Retention(
+            records=self._store.records,
+            limits=self._limits,
+            clock=self._clock,
+            delete=self._erasing.delete_ended,
+            compact=self._erasing.compact,
+        )
+        self._retention = spawn(retention.keep_looking(), name="runs/retention")
 
     async def drain(self, grace_s: float | None = None) -> None:
         """Refuse new runs, let running turns reach a safe point, hand every run over. What is not done by then is
@@ -82,6 +121,8 @@ class Registry:
     async def aclose(self) -> None:
         if not self.draining:
             await self.drain(0)
+        await stop(self._retention)
+        await self._erasing.aclose()
         await self._store.aclose()
 
     @property
@@ -98,6 +139,10 @@ class Registry:
         """Runs with an actor in this process."""
         return len(self._living.actors)
 
+    def census(self) -> Census:
+        """What there is at the moment, for who watches this server."""
+        return census(self._living.actors.values(), self._living.feeds)
+
     @property
     def missing_agents(self) -> dict[str, str]:
         """Runs that wait for an agent which this server does not have: store key → agent."""
@@ -108,10 +153,12 @@ class Registry:
     async def start(self, principal: Principal, command: Command, *, client_id: str | None) -> Receipt:
         """Settle a `run.start`: a receipt, whatever comes of it."""
         assert self._starter is not None
+        began = perf_counter()
+        room = partial(self._room, namespace(principal.id))
         try:
             if self.draining:
                 raise Draining("this server is going down: start the run again in a moment")
-            started = await self._starter.start(principal, command, client_id=client_id, live=self.live_runs)
+            started = await self._starter.start(principal, command, client_id=client_id, room=room)
             while (corrected := started.correct) is not None:
                 receipt = await self._correct_instead(principal, command, corrected, client_id=client_id)
                 if receipt.code not in (RunEnded.code, NotFound.code):
@@ -119,15 +166,30 @@ class Registry:
                 # The run ended before it could be corrected, or was never made: whoever has its thread now is
                 # corrected, or nobody has, and the start is one.
                 self._recent.forget(principal.id, command.command_id)
-                started = await self._starter.start(
-                    principal, command, client_id=client_id, live=self.live_runs, lost=corrected
-                )
+                started = await self._starter.start(principal, command, client_id=client_id, room=room, lost=corrected)
         except (ProtocolError, LogError) as error:
             return refused(command, _wire(error))
-        if started.fresh is not None and not self.draining:
-            fresh_run = started.fresh
-            self._living.take_up(fresh_run.loaded, fresh_run.state, fresh_run.lease, recovered=None)
+        if (made := started.fresh) is not None:
+            observe_first_event(perf_counter() - began)
+            count_events(len(made.events), sum(map(len, made.events)))
+            if self.taps:
+                # No actor has written these, so no feed publishes them.
+                self.taps.published(made.loaded.header.run, made.state.run_id, made.events)
+            if not self.draining:
+                actor = self._living.take_up(made.loaded, made.state, made.lease, recovered=None, record=made.record)
+                actor.feed.recall(made.events)
         return started.receipt
+
+    def _room(self, space: str) -> None:
+        """Raises `QuotaExceeded` if there may be no further run of this principal now."""
+        making, limits = self._living.threads.making, self._limits
+        if self.live_runs + len(making) >= limits.max_live_runs:
+            raise QuotaExceeded("this server has as many runs as it may have: try again when one has ended")
+        most = limits.max_runs_per_user
+        if most and self._living.live_of[space] + making.of(space) >= most:
+            raise QuotaExceeded(
+                f"you have {most} runs under way, as many as one user may have here: wait for one to end, or cancel one"
+            )
 
     async def submit(self, principal: Principal, command: Command, *, client_id: str | None) -> Receipt:
         """Settle any other command to a run: a receipt, whatever comes of it."""
@@ -139,25 +201,38 @@ class Registry:
     async def offer(self, principal: Principal, run_id: str, *, client_id: str, tools: Sequence[ClientTool]) -> None:
         """That client hosts these tools from now on. Raises `NotFound`, `Conflict`, `RunEnded`, `Unavailable`."""
         run = store_key(principal.id, run_id)
-        actor = None
         try:
-            header = await self._living.header(run)
-            if header.status in TERMINAL_STATUSES:
-                raise RunEnded("the run has ended: no call will come")
-            actor = await self._living.awake(run)
-            if actor is None:
-                raise self._not_now()
-            rules = self._agents.rules(actor.start.agent) or NO_RULES
-            taken = [tool.name for tool in tools if rules.is_server_tool(tool.name)]
-            if taken:
-                raise Conflict(f"the agent has its own tool of this name: {', '.join(taken)}")
-            reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            actor.mailbox.put_control(Offer(client_id=client_id, tools=tuple(tools)), reply=reply)
-            await reply
-        except Stopping:
-            if actor is None or not actor.ended:
-                raise self._not_now() from None
-            raise RunEnded("the run has ended: no call will come") from None
+            for _ in range(_TRIES):
+                header = await self._living.header(run)
+                if header.status in TERMINAL_STATUSES:
+                    raise RunEnded("the run has ended: no call will come")
+                actor = await self._living.awake(run)
+                if actor is None:
+                    break
+                rules = self._agents.rules(actor.start.agent) or NO_RULES
+                taken = [tool.name for tool in tools if rules.is_server_tool(tool.name)]
+                if taken:
+                    raise Conflict(f"the agent has its own tool of this name: {', '.join(taken)}")
+                reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+                actor.mailbox.put_control(Offer(client_id=client_id, tools=tuple(tools)), reply=reply)
+                try:
+                    await reply
+                except Stopping:
+                    # It ended, or was parked, with the offer still in its mailbox.
+                    await self._living.settled(run)
+                else:
+                    return
+        except LogError as error:
+            raise _wire(error) from error
+        raise self._not_now()
+
+    async def delete(self, principal: Principal, run_id: str) -> None:
+        """Erase a run that has ended, and all that was kept beside it; who reads it is told that it is gone.
+
+        Raises `NotFound`, `RunActive`, `Unavailable`.
+        """
+        try:
+            await self._erasing.delete(store_key(principal.id, run_id))
         except LogError as error:
             raise _wire(error) from error
 
@@ -220,7 +295,12 @@ class Registry:
         assert decision.receipt is not None
         if known or decision.remember is None:
             return decision.receipt
-        return await self._late.keep(header.run, asked, decision.receipt)
+        receipt = await self._late.keep(header.run, asked, decision.receipt)
+        if await self._store.log.load(header.run) is None:
+            # Erased meanwhile, and this would be left of it.
+            await self._late.forget(header.run)
+            raise NotFound("there is no such run, or it is not yours")
+        return receipt
 
     async def _correct_instead(
         self, principal: Principal, command: Command, run_id: str, *, client_id: str | None
@@ -248,52 +328,84 @@ class Registry:
         epoch: str | None = None,
         replay: str = "full",
     ) -> Attachment:
-        """A place in the run from `since_seq` on. Raises `NotFound`, `Unavailable`."""
+        """A place in the run from `since_seq` on. Raises `NotFound`, `QuotaExceeded`, `Unavailable`."""
+        run = store_key(principal.id, run_id)
         try:
             while True:
-                feed, header = await self._living.feed(store_key(principal.id, run_id))
-                position = await self._queue_position(principal, feed) if header.status == "queued" else None
-                view = await self._view_now(feed)
+                feed, first_seq, known = await self._found(run)
+                head = feed.head
+                position = None
+                if known.status == "queued":
+                    thread = await self._living.threads.get(namespace(principal.id), known.thread_id)
+                    position = queue_position(thread, feed.run_id)
+                reason = reset_reason(
+                    head_seq=feed.head,
+                    epoch=feed.epoch,
+                    first_seq=first_seq,
+                    since_seq=since_seq,
+                    asked_epoch=epoch,
+                    replay=replay,
+                    limits=self._limits,
+                )
+                view = await self._view_now(feed) if reason is not None else None
                 # A feed that nobody listened to may have been let go meanwhile: nothing would come through it.
-                if self._living.holds(feed):
+                if self._living.holds(feed) and (feed.head == head or feed.status is not None):
                     break
         except LogError as error:
             raise _wire(error) from error
         # From here to the subscription nothing waits, so no event falls between them.
-        reason = reset_reason(
-            view=view,
-            epoch=feed.epoch,
-            first_seq=header.first_seq,
-            since_seq=since_seq,
-            asked_epoch=epoch,
-            replay=replay,
-        )
-        reset = reset_frame(view, epoch=feed.epoch, reason=reason) if reason is not None else None
-        cursor = view.cursor.seq if reset is not None else since_seq
+        self._admit(feed)
+        standing = _told(feed) or known
+        reset = None
+        if view is not None and reason is not None:
+            count_reset(reason)
+            reset = reset_frame(view, epoch=feed.epoch, reason=reason)
         return Attachment(
-            view=view,
+            standing=standing,
             epoch=feed.epoch,
-            first_seq=header.first_seq,
+            head_seq=feed.head,
+            first_seq=first_seq,
             now_ms=self._clock.now_ms(),
-            steerable=(self._agents.rules(view.agent) or NO_RULES).steerable,
+            steerable=(self._agents.rules(standing.agent) or NO_RULES).steerable,
             queue_position=position,
             reset=reset,
             subscription=Subscription(
                 feed=feed,
                 log=self._store.log,
-                cursor=cursor,
+                cursor=since_seq if reset is None else feed.head,
                 wake=wake,
-                merge_until=view.cursor.seq if replay == "merged" else 0,
+                merge_until=feed.head if replay == "merged" else 0,
+                window=Window(events=self._limits.max_replay_events, size=self._limits.max_replay_bytes),
+                resync=lambda reason: self._resync(feed, reason),
             ),
         )
+
+    async def watch(self, principal: Principal, run_id: str, *, wake: Callable[[], None]) -> Watch:
+        """Be told when the run moves, without reading it. Raises `NotFound`, `QuotaExceeded`, `Unavailable`."""
+        try:
+            while True:
+                feed, _ = await self._reached(store_key(principal.id, run_id))
+                if self._living.holds(feed):
+                    self._admit(feed)
+                    return Watch(feed=feed, wake=wake)
+        except LogError as error:
+            raise _wire(error) from error
 
     async def view(self, principal: Principal, run_id: str) -> View:
         """The run as it is now: the fold of its events and nothing else. Raises `NotFound`, `Unavailable`."""
         try:
-            feed, _ = await self._living.feed(store_key(principal.id, run_id))
+            feed, _ = await self._reached(store_key(principal.id, run_id))
             return await self._view_now(feed)
         except LogError as error:
             raise _wire(error) from error
+
+    async def place(self, principal: Principal, run_id: str) -> Place:
+        """Where the run is now, which costs less than its view. Raises `NotFound`, `Unavailable`."""
+        try:
+            feed, _, known = await self._found(store_key(principal.id, run_id))
+        except LogError as error:
+            raise _wire(error) from error
+        return Place(epoch=feed.epoch, head_seq=feed.head, status=known.status)
 
     async def thread(self, principal: Principal, thread_id: str) -> Thread:
         """The thread as it is now. Raises `NotFound` for one never used, `Unavailable`."""
@@ -351,25 +463,71 @@ class Registry:
         page = await self._store.log.read(run, after=0, max_events=1)
         return isinstance(page, Reset) or own_event(page.events[0]).ts == iso_ms(entry.created_ms)
 
-    async def _queue_position(self, principal: Principal, feed: Feed) -> int | None:
-        view = await self._view_now(feed)
-        thread = await self._living.threads.get(namespace(principal.id), view.thread_id)
-        return queue_position(thread, feed.run_id)
+    def _admit(self, feed: Feed) -> None:
+        if feed.readers >= self._limits.max_readers:
+            raise QuotaExceeded(f"{feed.readers} are attached to this run, as many as may be: try again later")
+
+    async def _reached(self, run: str) -> tuple[Feed, Header | None]:
+        """The run's feed; the header is None where nothing had to be read. Raises `NotFound`, `LogError`."""
+        actor = self._living.actors.get(run)
+        if actor is not None and not actor.feed.ended and self._living.holds(actor.feed):
+            return actor.feed, None
+        return await self._living.feed(run)
+
+    async def _found(self, run: str) -> tuple[Feed, int, Standing]:
+        """The run's feed, its first seq, and how it stands at the feed's head. Raises `NotFound`, `LogError`."""
+        while True:
+            feed, header = await self._reached(run)
+            # A live run is never trimmed.
+            first_seq = 1 if header is None else header.first_seq
+            if (known := _told(feed)) is not None:
+                return feed, first_seq, known
+            if header is not None and header.status in TERMINAL_STATUSES:
+                page = await self._store.log.read(run, after=0, max_events=1)
+                if not isinstance(page, Reset) and isinstance(began := own_event(page.events[0]).payload, RunStarted):
+                    standing = Standing(thread_id=began.thread_id, agent=began.agent, status=header.status)
+                    return feed, first_seq, standing
+            if not feed.ended or feed.head == (header.head_seq if header is not None else 0):
+                return feed, first_seq, standing_of(await self._view_now(feed))
+            # It ended while its header was on its way.
 
     async def _view_now(self, feed: Feed) -> View:
         """The view at the feed's head: nothing waits between the last look at the head and the return."""
         while True:
+            view = self._views.known(feed.run, epoch=feed.epoch)
+            if view is not None and view.cursor.seq >= feed.head:
+                return view
+            rest = None
+            if view is not None:
+                rest = feed.slice(view.cursor.seq, max_events=feed.head, max_bytes=1 << 30)
+            elif feed.first == 1:
+                rest = feed.slice(0, max_events=feed.head, max_bytes=1 << 30)
+            if rest:
+                return self._views.extend(feed.run, view, rest, epoch=feed.epoch)
             view = await self._views.at(feed.run, epoch=feed.epoch, head=feed.head)
             if view.cursor.seq >= feed.head:
                 return view
-            rest = feed.slice(view.cursor.seq, max_events=feed.head, max_bytes=1 << 30)
-            if rest is not None:
-                return self._views.extend(feed.run, view, rest, epoch=feed.epoch)
+
+    async def _resync(self, feed: Feed, reason: ResetReason) -> RunReset:
+        """For a reader that cannot go on from its cursor."""
+        view = await self._view_now(feed)
+        count_reset(reason)
+        return reset_frame(view, epoch=feed.epoch, reason=reason)
+
+
+def _told(feed: Feed) -> Standing | None:
+    """How the run stands, as its writer said; None: none of this process has."""
+    if feed.status is None:
+        return None
+    return Standing(thread_id=feed.thread_id, agent=feed.agent, status=feed.status, pending=asked(feed.questions))
 
 
 def _wire(error: ProtocolError | LogError) -> ProtocolError:
     """What a client is told when the store fails: nothing about the store."""
     if isinstance(error, ProtocolError):
         return error
+    if isinstance(error, NoSuchRun):
+        # Erased while it was looked at.
+        return NotFound("there is no such run, or it is not yours")
     _log.warning("the store failed", error=str(error))
     return Unavailable("the log cannot be used now: try again in a moment")

@@ -132,6 +132,8 @@ class RunState:
     run_id: str
     created_ms: int = 0
     head: int = 0
+    size: int = 0
+    """Bytes of all its events."""
     agent: str = ""
     thread_id: str = ""
     status: str = "running"

@@ -7,6 +7,7 @@ read from the log. A reader is told that there is more, never handed anything: i
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from midstream.runs.state import OpenQuestion, RunState
 from midstream.runs.taps import Taps
 
 
@@ -36,6 +37,15 @@ class Feed:
         self._tail: deque[bytes] = deque()
         self._bytes = 0
         self._listeners: dict[object, Callable[[], None]] = {}
+        self._wakes: tuple[Callable[[], None], ...] | None = ()
+        """The listeners as they are walked, for one may come or go meanwhile; None: to be made anew."""
+        self._watcher: Callable[[], None] | None = None
+        self._watched_lag: int | None = None
+        self.status: str | None = None
+        """At `head`, as are the three below; None: nobody here has said yet."""
+        self.thread_id = ""
+        self.agent = ""
+        self.questions: tuple[OpenQuestion, ...] = ()
 
     @property
     def first(self) -> int:
@@ -50,25 +60,48 @@ class Feed:
     def readers(self) -> int:
         return len(self._listeners)
 
+    @property
+    def cursors(self) -> list[int]:
+        """How far those are that take its events."""
+        return [key.cursor for key in self._listeners if hasattr(key, "cursor")]
+
     def publish(self, events: Sequence[bytes], *, ended: bool) -> None:
         """Durable events, the next ones after `head`."""
-        self._tail.extend(events)
+        tail = self._tail
+        tail.extend(events)
         self._bytes += sum(map(len, events))
         self.head += len(events)
         self.ended = ended
-        while self._tail and (len(self._tail) > self._max_events or self._bytes > self._max_bytes):
-            self._bytes -= len(self._tail.popleft())
+        while tail and (len(tail) > self._max_events or self._bytes > self._max_bytes):
+            self._bytes -= len(tail.popleft())
         if events:
             self.wake()
             if self._taps:
                 self._taps.published(self.run, self.run_id, events)
 
+    def recall(self, events: Sequence[bytes]) -> None:
+        """The events up to `head`, which whoever wrote them has at hand still."""
+        if not self._tail:
+            self._tail.extend(events)
+            self._bytes = sum(map(len, events))
+
+    def stands(self, state: RunState) -> None:
+        """What the run's writer knows of it at `head`, so that who attaches needs no fold of the log."""
+        self.status = state.status
+        self.thread_id = state.thread_id
+        self.agent = state.agent
+        self.questions = tuple(state.questions.values()) if state.questions else ()
+
     def wake(self) -> None:
-        for listener in tuple(self._listeners.values()):
-            listener()
+        if self._wakes is None:
+            self._wakes = tuple(self._listeners.values())
+        for wake in self._wakes:
+            wake()
 
     def slice(self, after: int, *, max_events: int, max_bytes: int) -> Sequence[bytes] | None:
         """Events after seq `after` out of the tail; None: the tail does not reach back that far."""
+        if self._watched_lag is not None and self.head - after <= self._watched_lag and self._watcher is not None:
+            self._watcher()
         if after >= self.head:
             return ()
         start = after + 1 - self.first
@@ -84,17 +117,39 @@ class Feed:
             out.append(data)
         return out
 
+    def keeps_up(self, lag: int) -> bool:
+        """Whether a reader is at most `lag` events behind."""
+        return any(self.head - getattr(key, "cursor", self.head) <= lag for key in self._listeners)
+
+    def watch(self, watcher: Callable[[], None], *, lag: int | None = None) -> None:
+        """Call it when a reader comes or goes and, with `lag`, when one reads on that is no more than so far behind."""
+        self._watcher, self._watched_lag = watcher, lag
+
+    def unwatch(self, watcher: Callable[[], None]) -> None:
+        if self._watcher == watcher:
+            self._watcher = self._watched_lag = None
+
     def listen(self, key: object, wake: Callable[[], None]) -> None:
+        """`key` is the reader; its `cursor`, if it has one, is the last seq that it has taken."""
         self._listeners[key] = wake
+        self._changed()
 
     def unlisten(self, key: object) -> None:
         self._listeners.pop(key, None)
+        self._changed()
         if self.ended and not self._listeners:
             self.forget_tail()
+
+    def _changed(self) -> None:
+        self._wakes = None
+        if self._watcher is not None:
+            self._watcher()
 
     def catch_up(self, head: int, *, ended: bool) -> None:
         """The log is further than the tail: events are durable that nobody here published."""
         self.head, self.ended = head, ended
+        # Who takes the run up says how it stands.
+        self.status = None
         self.forget_tail()
         self.wake()
 

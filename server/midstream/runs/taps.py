@@ -1,4 +1,4 @@
-"""Who looks at all runs as they go: dashboards and counters. A tap is called with what was just published; it keeps what
+"""Who looks at all runs as they go: dashboards, webhooks. A tap is called with what was just published; it keeps what
 it wants and never waits, so that it costs the run that publishes next to nothing.
 """
 
@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 Tap = Callable[[str, str, Sequence[bytes]], None]
-"""Called with the run's store key, its run id, and encoded events in order. It must not raise, wait or keep the list."""
+"""Called with the run's store key, its run id, and encoded events in order; with none when the run was taken up: the
+log may then have more than was ever published here. It must not raise, wait or keep the list.
+"""
 
 
 class Taps:

@@ -3,18 +3,22 @@ through `decide_thread`, which is pure.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
 
-from midstream.log import Log, Records, VersionConflict
+from midstream.log import Log, Records, RecordWrite, VersionConflict
 from midstream_protocol.errors import Busy
 from midstream_protocol.events import TERMINAL_STATUSES
 
 _TRIES = 20
+
+_REMEMBERED: Final = 4_096
+"""Threads that this server keeps in memory as it has seen them, of about 500 bytes each."""
 
 
 class Title(Struct, kw_only=True, frozen=True):
@@ -109,6 +113,18 @@ def titled(thread: Thread, run_id: str, text: str) -> tuple[Thread, bool]:
     return msgspec.structs.replace(thread, title=Title(text=text, run_id=run_id)), True
 
 
+def forgotten(thread: Thread, run_id: str) -> Thread:
+    """The thread without this run, which is erased, and without the title that it gave."""
+    runs = tuple(run for run in thread.runs if run != run_id)
+    return Thread(
+        active=None if thread.active == run_id else thread.active,
+        queue=tuple(run for run in thread.queue if run != run_id),
+        head=(runs[-1] if runs else None) if thread.head == run_id else thread.head,
+        runs=runs,
+        title=None if thread.title is not None and thread.title.run_id == run_id else thread.title,
+    )
+
+
 class Making:
     """Runs (store keys) that are being made at this moment: they have a place, and no actor yet. Nobody may wake one,
     for then it would have two.
@@ -117,6 +133,13 @@ class Making:
     def __init__(self) -> None:
         self._starts: dict[str, int] = {}
         self._made: dict[str, asyncio.Event] = {}
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def of(self, space: str) -> int:
+        """How many of one principal's."""
+        return sum(run.startswith(space) for run in self._starts)
 
     def __contains__(self, run: str) -> bool:
         return run in self._starts
@@ -140,21 +163,32 @@ class Making:
             await made.wait()
 
 
+class Seen(Struct, kw_only=True, frozen=True):
+    """A thread and the version of its record (0: there is none)."""
+
+    version: int
+    thread: Thread
+
+
 class Threads:
-    """The thread records of every principal."""
+    """The thread records of every principal.
+
+    What this server wrote last it remembers, for the threads that were used last: a change that rests on what another
+    server has changed since is refused by the store, and decided again.
+    """
 
     def __init__(self, *, records: Records, log: Log) -> None:
         self.making: Final = Making()
         self._records = records
         self._log = log
+        self._seen: OrderedDict[tuple[str, str], Seen] = OrderedDict()
 
     async def get(self, space: str, thread_id: str) -> Thread:
-        record = await self._records.get(f"thread.{space}", thread_id)
-        return Thread() if record is None else msgspec.json.decode(record.data, type=Thread)
+        return (await self.see(space, thread_id)).thread
 
     async def find(self, space: str, thread_id: str) -> Thread | None:
         """The thread as it is now; None: no run was ever started in it. Raises `LogError`."""
-        thread = await self.get(space, thread_id)
+        thread = (await self.see(space, thread_id, fresh=True)).thread
         if thread.active is not None and await self.over(f"{space}.{thread.active}"):
             thread = ended(thread, thread.active)
         return None if thread == Thread() else thread
@@ -168,22 +202,66 @@ class Threads:
             return not being_made and run not in self.making
         return header.status in TERMINAL_STATUSES
 
+    async def see(self, space: str, thread_id: str, *, fresh: bool = False) -> Seen:
+        """The thread, out of the store or as this server remembers it; `fresh`: not from memory."""
+        seen = None if fresh else self._seen.get((space, thread_id))
+        if seen is not None:
+            return seen
+        record = await self._records.get(f"thread.{space}", thread_id)
+        if record is None:
+            self.forget_seen(space, thread_id)
+            return Seen(version=0, thread=Thread())
+        return self.written(space, thread_id, msgspec.json.decode(record.data, type=Thread), version=record.version)
+
+    def written(self, space: str, thread_id: str, thread: Thread, *, version: int) -> Seen:
+        """Remember it as it is in the store now."""
+        seen = self._seen[space, thread_id] = Seen(version=version, thread=thread)
+        self._seen.move_to_end((space, thread_id))
+        if len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
+        return seen
+
+    def forget_seen(self, space: str, thread_id: str) -> None:
+        self._seen.pop((space, thread_id), None)
+
+    @staticmethod
+    def change(space: str, thread_id: str, after: Thread, seen: Seen) -> RecordWrite:
+        """What makes `after` of the thread that was seen, if it is that still."""
+        data = msgspec.json.encode(after)
+        return RecordWrite(kind=f"thread.{space}", id=thread_id, data=data, expect_version=seen.version)
+
     async def update(self, space: str, thread_id: str, change: Callable[[Thread], Thread]) -> Thread:
         """Compare-and-swap until it holds. `change` may be called again, and may raise."""
-        kind = f"thread.{space}"
-        for _ in range(_TRIES):
-            record = await self._records.get(kind, thread_id)
-            before = Thread() if record is None else msgspec.json.decode(record.data, type=Thread)
-            after = change(before)
-            if after == before and record is not None:
+        for tried in range(_TRIES):
+            # The second look is at the store: what is remembered may be out of date.
+            seen = await self.see(space, thread_id, fresh=tried > 0)
+            after = change(seen.thread)
+            if after == seen.thread and seen.version:
                 return after
+            # Not there again before it is certain how it went.
+            self.forget_seen(space, thread_id)
             try:
-                version = record.version if record is not None else 0
-                await self._records.put(kind, thread_id, msgspec.json.encode(after), expect_version=version)
+                record = await self._records.put(
+                    f"thread.{space}", thread_id, msgspec.json.encode(after), expect_version=seen.version
+                )
             except VersionConflict:
                 continue
+            self.written(space, thread_id, after, version=record.version)
             return after
         raise Busy("this thread is changing too fast: try again")
+
+    async def forget(self, space: str, thread_id: str, run_id: str) -> None:
+        """A run of it is erased; a thread without runs goes too. Raises `Busy`, `LogError`."""
+        kind = f"thread.{space}"
+        if await self._records.get(kind, thread_id) is None:
+            return
+        await self.update(space, thread_id, lambda thread: forgotten(thread, run_id))
+        self.forget_seen(space, thread_id)
+        left = await self._records.get(kind, thread_id)
+        if left is not None and msgspec.json.decode(left.data, type=Thread) == Thread():
+            with suppress(VersionConflict):
+                # Otherwise it has a run again.
+                await self._records.delete(kind, thread_id, expect_version=left.version)
 
 
 def queue_position(thread: Thread, run_id: str) -> int | None:

@@ -19,6 +19,9 @@ class MortalStore:
     async def open(self) -> None:
         await self._store.open()
 
+    async def shrink(self) -> int:
+        return await self._store.shrink()
+
     async def aclose(self) -> None:
         """The store outlives its servers."""
 
@@ -34,6 +37,7 @@ class _MortalLog:
         self._log = log
         self.load = log.load
         self.read = log.read
+        self.compact = log.compact
         self.delete = log.delete
 
     async def create(self, run: str, *, fingerprint: str, batch: Batch, owner: str, lease_ms: int) -> Created:

@@ -30,7 +30,8 @@ class Exact:
 
     def scan(self, text: str) -> tuple[str, str]:
         """(what may be shown now, what must wait for more)."""
-        if self._any is None:
+        if self._any is None or self._first is None or self._first.search(text) is None:
+            # Most texts have not even the first character of one.
             return text, ""
         out: list[str] = []
         at = 0

@@ -34,6 +34,7 @@ from midstream.agents.outflow.secrets import (
     MAX_WORD_CHARS,
     WORD_END,
     key_begins,
+    surely_plain,
     without_key,
 )
 
@@ -275,7 +276,7 @@ class _Secrets:
             return text
         if self._word:
             text, self._word = self._word + text, ""
-        elif not self._endless and key_begins(text, 0, self._before)[0] == len(text):
+        elif not self._endless and (surely_plain(text) or key_begins(text, 0, self._before)[0] == len(text)):
             self._before = text[-1:] or self._before
             return text
         out: list[str] = []

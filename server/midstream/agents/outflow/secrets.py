@@ -181,6 +181,8 @@ def scrubbed_text(text: str) -> str:
 MAX_WORD_CHARS: Final = 4_096
 """Characters of one word that may be a key and is held until it ends."""
 
+_MAX_REMEMBERED_CHARS: Final = 32
+
 WORD_END: Final = re.compile(r"[^A-Za-z0-9_.:-]")
 _KEY_STARTS: Final = (
     *("sk-", "sk_", "pk_", "rk_", "wk_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "gldt-"),
@@ -200,6 +202,18 @@ _MAY_START: Final = re.compile(
     rf"(?<![A-Za-z0-9])(?=[{''.join(sorted({*(start[0] for start in _KEY_STARTS), *'cCsS'}))}])"
     rf"(?:{_begun(_KEY_STARTS)}|(?i:{_begun(_SAYS_SO)}))"
 )
+
+
+@lru_cache(maxsize=8_192)
+def _plain(text: str) -> bool:
+    return _MAY_START.search(text) is None
+
+
+def surely_plain(text: str) -> bool:
+    """Whether no word of this piece may be a key, or become one, whatever stands around it. Pieces of a few words are
+    remembered: a model says the same ones over and over.
+    """
+    return len(text) <= _MAX_REMEMBERED_CHARS and _plain(text)
 
 
 def key_begins(text: str, at: int, before: str) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from midstream.agents.records import StageEndRecord, StageRecord
 from midstream.agents.steps import begin, ended, steps_in
 from midstream.runs.contract import RunFailure
 from midstream.runs.port import Port
+from midstream.telemetry import observe_stage
 from midstream_protocol.codec import json_safe
 from midstream_protocol.events import RunStep, Todo
 
@@ -53,11 +54,22 @@ class Attempting:
 
     async def done(self, job: Job) -> StageEndRecord:
         """Do what is left of it. Raises `RunFailure` for what ends the run, `Stopping`."""
-        if job.end is None:
-            job.end = await self._worked(job)
-        if not job.end.verdict:
-            job.end = await self._judged(job, job.end)
+        # How long one took that began before a restart is not known here.
+        begun = self._port.clock.monotonic() if job.record is None else None
+        try:
+            if job.end is None:
+                job.end = await self._worked(job)
+            if not job.end.verdict:
+                job.end = await self._judged(job, job.end)
+        except RunFailure:
+            self._observe(begun, ok=False)
+            raise
+        self._observe(begun, ok=job.end.ok)
         return job.end
+
+    def _observe(self, begun: float | None, *, ok: bool) -> None:
+        if begun is not None:
+            observe_stage(self._port.clock.monotonic() - begun, ok=ok)
 
     async def _worked(self, job: Job) -> StageEndRecord:
         assignment = await self._assigned(job)

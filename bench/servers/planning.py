@@ -1,7 +1,7 @@
 """The servers of the planning benchmark, each a process of its own.
 
-python bench/planning_servers.py model                       a Messages API that thinks for `CALL_S` before every answer
-python bench/planning_servers.py memory|sqlite MODEL_PORT [SQLITE_PATH]    Midstream, its models at that API
+python bench/servers/planning.py model                       a Messages API that thinks for `CALL_S` before every answer
+python bench/servers/planning.py memory|sqlite MODEL_PORT [SQLITE_PATH]    Midstream, its models at that API
 
 One line tells the port when it listens; it serves until it is terminated.
 """
@@ -12,7 +12,7 @@ import sys
 from typing import Any, Final
 
 import msgspec
-from servers import print_port
+from servers.ours import print_port
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import StreamingResponse

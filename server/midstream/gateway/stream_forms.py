@@ -1,0 +1,89 @@
+"""A run's events as server-sent events, and as one JSON text a line. Bytes in, bytes out; the events are the log's."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from midstream_protocol.codec import frame_bytes
+from midstream_protocol.frames import FramePayload, RunReset
+
+RECONNECT_MS: Final = 1000
+"""What an EventSource is told to wait before it comes back."""
+
+# How `event_bytes` begins. What does not begin like that is decoded.
+_PLACE: Final = re.compile(rb'\{"v":1,"seq":(\d+),"run_id":"[^"\\]*","type":"([^"\\]*)"')
+
+
+class _Place(msgspec.Struct):
+    seq: int
+    type: str
+
+
+_decoded = msgspec.json.Decoder(_Place).decode
+
+
+class ServerSentEvents:
+    """Each event with its `id` (`<epoch>.<seq>`) and its type as `event`."""
+
+    media_type: Final = "text/event-stream"
+    transport: Final = "sse"
+    # Something at once: proxies and clients learn that the stream is there before its first event.
+    opening: Final = b"retry: %d\n: connected\n\n" % RECONNECT_MS
+
+    def __init__(self, epoch: str) -> None:
+        self._epoch = epoch.encode()
+
+    def events(self, pulled: Sequence[bytes]) -> bytes:
+        # JSON bytes hold no line break, so one `data:` line carries an event whole.
+        epoch, parts = self._epoch, []
+        for event in pulled:
+            found = _PLACE.match(event)
+            seq, kind = found.groups() if found is not None else _place(event)
+            parts.append(b"id: %b.%b\nevent: %b\ndata: %b\n\n" % (epoch, seq, kind, event))
+        return b"".join(parts)
+
+    def reset(self, reset: RunReset) -> bytes:
+        if reset.epoch is not None:
+            self._epoch = reset.epoch.encode()
+        place = b"" if reset.snapshot_seq is None else b"id: %b.%d\n" % (self._epoch, reset.snapshot_seq)
+        return b"%bevent: run.reset\ndata: %b\n\n" % (place, frame_bytes(reset))
+
+    def keep_alive(self, sign: FramePayload) -> bytes:
+        del sign
+        return b": keep-alive\n\n"
+
+    def come_back(self, in_s: float) -> bytes:
+        """The server ends the stream, and this is when to open it again."""
+        return b"retry: %d\n\n" % round(in_s * 1000)
+
+
+class Lines:
+    """Each event on a line of its own; between them frames as on a socket, which have no `seq`."""
+
+    media_type: Final = "application/x-ndjson"
+    transport: Final = "ndjson"
+    opening: Final = b""
+
+    def events(self, pulled: Sequence[bytes]) -> bytes:
+        return b"\n".join((*pulled, b"")) if pulled else b""
+
+    def reset(self, reset: RunReset) -> bytes:
+        return frame_bytes(reset) + b"\n"
+
+    def keep_alive(self, sign: FramePayload) -> bytes:
+        # Never a blank line: it would break a reader that parses every one.
+        return frame_bytes(sign) + b"\n"
+
+    def come_back(self, in_s: float) -> bytes:
+        del in_s
+        return b""
+
+
+Form = ServerSentEvents | Lines
+
+
+def _place(event: bytes) -> tuple[bytes, bytes]:
+    place = _decoded(event)
+    return b"%d" % place.seq, place.type.encode()

@@ -1,0 +1,68 @@
+"""When programs begin: after the answers to the starts that came with theirs.
+
+A start is short and its first work is long. In the order of the loop, the work of the first of two hundred starts would
+come before the answer to the last. So a program waits until what was ready before it has had its turn, and many begin
+over several turns of the loop, between which new starts are heard.
+"""
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from midstream.runs.contract import Program
+from midstream.runs.port import Port
+
+_AT_ONCE: Final = 8
+"""Programs that begin in one turn of the loop, or of more than that times `_TURNS` an equal part."""
+
+_TURNS: Final = 8
+
+_BEFORE: Final = 3
+"""Turns of the loop that others have first: to make the runs, to attach their clients, to send what they are told."""
+
+
+class Pace:
+    """One for all runs of an event loop."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._turning = False
+
+    def paced(self, program: Program) -> Program:
+        """The same program; it begins when it is its turn."""
+        return _Paced(program, self)
+
+    async def turn(self) -> None:
+        """Wait for it."""
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(turn)
+        if not self._turning:
+            self._turning = True
+            loop.call_soon(self._wait, _BEFORE)
+        await turn
+
+    def _wait(self, turns: int) -> None:
+        loop = asyncio.get_running_loop()
+        if turns:
+            loop.call_soon(self._wait, turns - 1)
+            return
+        for _ in range(max(_AT_ONCE, len(self._waiting) // _TURNS)):
+            if not self._waiting:
+                break
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+        self._turning = bool(self._waiting)
+        if self._turning:
+            loop.call_soon(self._wait, 0)
+
+
+class _Paced:
+    def __init__(self, program: Program, pace: Pace) -> None:
+        self._program = program
+        self._pace = pace
+
+    async def run(self, port: Port) -> None:
+        await self._pace.turn()
+        await self._program.run(port)
