@@ -34,7 +34,9 @@ class Crowd(Struct, kw_only=True, frozen=True, tag="crowd"):
 
 
 class Long(Struct, kw_only=True, frozen=True, tag="long"):
-    """Runs of an agent with a loop of its own, one after the other, and what each reach of their logs costs."""
+    """Runs of an agent with a loop of its own, one after the other: what each reach of their logs costs, and (`at` 0)
+    all of it, beginnings and ends with it. A reach must be long: the server writes hundreds of events in one go.
+    """
 
     port: int
     pid: int
@@ -50,7 +52,6 @@ class Cost(Struct, kw_only=True, frozen=True):
     events: int
     server_s: float
     seconds: float
-    start_s: float = 0.0
 
 
 class Counter(asyncio.BufferedProtocol):
@@ -128,7 +129,6 @@ async def opened(count: int, port: int) -> list[Counter]:
 
 async def crowd(asked: Crowd) -> list[Cost]:
     connections = await opened(min(asked.connections, asked.runs), asked.port)
-    begun, before = time.perf_counter(), processor_s(asked.pid)
     for number in range(asked.runs):
         connections[number % len(connections)].ask(asked.order, number)
         # Not more than a connection may have on their way.
@@ -140,7 +140,6 @@ async def crowd(asked: Crowd) -> list[Cost]:
         await asyncio.sleep(0.01)
         for each in connections:
             each.check()
-    start = (processor_s(asked.pid) - before) / asked.runs
     # Beginnings are behind; the runs are in their stride.
     await asyncio.sleep(1.0)
     begun, before = time.perf_counter(), processor_s(asked.pid)
@@ -154,7 +153,6 @@ async def crowd(asked: Crowd) -> list[Cost]:
             events=sum(each.events for each in connections) - events,
             server_s=processor_s(asked.pid) - before,
             seconds=time.perf_counter() - begun,
-            start_s=start,
         )
     ]
 
@@ -163,18 +161,24 @@ async def long(asked: Long) -> list[Cost]:
     (connection,) = await opened(1, asked.port)
     connection.pid = asked.pid
     sums = {reach: [0.0, 0.0, 0.0] for reach in asked.reaches}
+    begun, before, all_events = time.perf_counter(), processor_s(asked.pid), 0
     for number in range(asked.times):
         connection.events, connection.passed = 0, []
         connection.thresholds = [each for reach in asked.reaches for each in (reach // 2, reach)]
         connection.ask(asked.order, number, agent="own")
         await connection.until_ended(number + 1)
+        all_events += connection.events
         for reach, at in zip(asked.reaches, range(0, len(connection.passed) - 1, 2), strict=False):
             first, last = connection.passed[at], connection.passed[at + 1]
             for index, of in enumerate(sums[reach]):
                 sums[reach][index] = of + last[index] - first[index]
+    whole = Cost(at=0, events=all_events, server_s=processor_s(asked.pid) - before, seconds=time.perf_counter() - begun)
     return [
-        Cost(at=reach, events=int(events), server_s=server, seconds=seconds)
-        for reach, (events, server, seconds) in sums.items()
+        whole,
+        *(
+            Cost(at=reach, events=int(events), server_s=server, seconds=seconds)
+            for reach, (events, server, seconds) in sums.items()
+        ),
     ]
 
 

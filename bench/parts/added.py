@@ -28,7 +28,7 @@ def measure(plan: Plan) -> Result:
     deltas = DELTAS // 3 if plan.quick else DELTAS
     for number in range(plan.rounds):
         plan.say(f"added latency, round {number + 1} of {plan.rounds}")
-        for variant in CHECKED:
+        for variant in CHECKED[:3] if plan.quick else CHECKED:
             with plan.running(variant) as server:
                 target = Target(name=variant, port=server.port, dialect=WS)
                 for order in ("say 30 every 5 stamped", f"say {deltas} every {EVERY_MS} stamped"):
@@ -52,6 +52,7 @@ def section(result: Result) -> Section:
             f"{max(each[2] for each in result.late[name]):.1f}",
         ]
         for name in CHECKED
+        if result.late[name]
     ]
     columns = ("", "p50 over raw, ms", "p99 over raw, ms", "p50 ms", "p99 ms", "worst ms")
     text = [

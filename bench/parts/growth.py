@@ -1,12 +1,14 @@
 """What an event costs as runs get more, and as a log gets long."""
 
+from itertools import pairwise
 from typing import Final
 
+import msgspec
 from clients.steady import Cost, Crowd, Long
 from figures import Aim, Lines, Section, median, point, spread, table
 from msgspec import Struct
 from parts.plan import VARIANTS, Plan
-from processes import asked
+from processes import Server, asked
 
 NAME: Final = "growth"
 TITLE: Final = "Growth"
@@ -15,9 +17,9 @@ CONNECTIONS: Final = 100
 EVENTS_S: Final = 5000
 WINDOW_S: Final = 4.0
 REACHES: Final = (100, 1000, 10_000, 100_000, 1_000_000)
-SHORT: Final = 2
-"""So many reaches are measured on many short runs: a hundred events alone are nothing to measure."""
-SHORT_TIMES: Final = 20
+SHORT: Final = (2, 100, 1000)
+"""Runs of these lengths: what the longer costs over the shorter is what its further events cost."""
+SHORT_TIMES: Final = 60
 LIMIT_S: Final = 300.0
 STORES: Final = ("memory-off", "sqlite-off")
 SETTINGS: Final = ("gather_ms=0", "max_live_runs=20000", "max_connections=20000")
@@ -25,18 +27,17 @@ LONG_SETTINGS: Final = ("max_run_events=3000000", "max_run_bytes=2000000000")
 
 
 class Result(Struct, kw_only=True, frozen=True):
-    """Store → at → rounds, microseconds of the server's processor an event; `starts`: the same a start."""
+    """Store → at → rounds, microseconds of the server's processor an event."""
 
     runs: dict[str, dict[str, list[float]]]
-    starts: dict[str, dict[str, list[float]]]
     reaches: dict[str, dict[str, list[float]]]
 
 
 def measure(plan: Plan) -> Result:
-    result = Result(runs={}, starts={}, reaches={})
+    result = Result(runs={}, reaches={})
     for number in range(plan.rounds):
-        for store in STORES:
-            for runs in RUNS[:-1] if plan.quick else RUNS:
+        for store in STORES[:1] if plan.quick else STORES:
+            for runs in (10, 1000) if plan.quick else RUNS:
                 plan.say(f"growth, round {number + 1} of {plan.rounds}: {runs} runs, {VARIANTS[store].label}")
                 with plan.running(store, *SETTINGS, abrupt=True) as server:
                     every_ms = runs * 1000 // EVENTS_S
@@ -50,21 +51,37 @@ def measure(plan: Plan) -> Result:
                     )
                     (cost,) = asked("clients/steady.py", order, list[Cost], limit_s=LIMIT_S)
                     _add(result.runs, store, cost)
-                    result.starts.setdefault(store, {}).setdefault(str(runs), []).append(cost.start_s * 1e6)
-            reaches = REACHES[:-1] if plan.quick else REACHES
-            plan.say(f"growth, round {number + 1} of {plan.rounds}: a log of {reaches[-1]:,}, {VARIANTS[store].label}")
+            reaches = REACHES[:-2] if plan.quick else REACHES
+            plan.say(
+                f"growth, round {number + 1} of {plan.rounds}: logs up to {reaches[-1]:,}, {VARIANTS[store].label}"
+            )
             with plan.running(store, *LONG_SETTINGS, abrupt=True) as server:
-                for times, some in ((SHORT_TIMES, reaches[:SHORT]), (1, reaches[SHORT:])):
-                    long = Long(
-                        port=server.port,
-                        pid=server.pid,
-                        order=f"talk {some[-1]}",
-                        times=times,
-                        reaches=list(some),
-                    )
-                    for cost in asked("clients/steady.py", long, list[Cost], limit_s=LIMIT_S):
-                        _add(result.reaches, store, cost)
+                for at, cost in zip(SHORT[1:], _short(server), strict=True):
+                    _add(result.reaches, store, msgspec.structs.replace(cost, at=at))
+                further = [reach for reach in reaches if reach > SHORT[-1]]
+                for cost in _long(server, further[-1], 1, further)[1:]:
+                    _add(result.reaches, store, cost)
     return result
+
+
+def _long(server: Server, deltas: int, times: int, reaches: list[int]) -> list[Cost]:
+    order = Long(port=server.port, pid=server.pid, order=f"talk {deltas}", times=times, reaches=reaches)
+    return asked("clients/steady.py", order, list[Cost], limit_s=LIMIT_S)
+
+
+def _short(server: Server) -> list[Cost]:
+    """What runs of each length cost over runs of the length before."""
+    _long(server, SHORT[-1], 5, [])
+    whole = [_long(server, deltas, SHORT_TIMES, [])[0] for deltas in SHORT]
+    return [
+        Cost(
+            at=0,
+            events=longer.events - shorter.events,
+            server_s=longer.server_s - shorter.server_s,
+            seconds=longer.seconds - shorter.seconds,
+        )
+        for shorter, longer in pairwise(whole)
+    ]
 
 
 def _add(to: dict[str, dict[str, list[float]]], store: str, cost: Cost) -> None:
@@ -92,8 +109,8 @@ def section(result: Result) -> Section:
         table(("runs", *(f"{int(each):,}" for each in result.runs[STORES[0]])), runs),
         (
             "One run of an agent with a loop of its own, as fast as possible, in messages of 1,000 deltas: µs an "
-            "event, in the second half of the way to that event (the first two: over "
-            f"{SHORT_TIMES} short runs)."
+            "event, in the second half of the way to that event; up to 1,000 what runs of that length cost over "
+            f"shorter ones, {SHORT_TIMES} of each."
         ),
         table(("events in the log", *(f"{int(each):,}" for each in result.reaches[STORES[0]])), reaches),
     ]

@@ -49,22 +49,22 @@ def measure(plan: Plan) -> Result:
     added: list[float] = []
     closed: list[int] = []
     read: list[int] = []
-    runs = RUNS // 4 if plan.quick else RUNS
+    runs = RUNS // 8 if plan.quick else RUNS
     for number in range(plan.rounds):
         plan.say(f"memory, round {number + 1} of {plan.rounds}: connections")
         with plan.running("memory", abrupt=True) as server:
-            kb["connection"].append(_connections(server, CONNECTIONS // (4 if plan.quick else 1)))
-        for kind, order, agent in (("think", "think", "bench"), ("own", "wait", "own")):
+            kb["connection"].append(_connections(server, CONNECTIONS // (8 if plan.quick else 1)))
+        for kind, order, agent in (("think", "think", "bench"), ("own", "wait", "own"))[: 1 if plan.quick else None]:
             plan.say(f"memory, round {number + 1} of {plan.rounds}: {KINDS[kind]}")
             with plan.running("memory", "park_after_s=0", abrupt=True) as server:
                 kb[kind].append(_runs(server, order, agent, runs))
-        for kind, park in (("approve", 0), ("parked", PARK_S)):
+        for kind, park in (("approve", 0), ("parked", PARK_S))[1 if plan.quick else 0 :]:
             plan.say(f"memory, round {number + 1} of {plan.rounds}: {KINDS[kind]}")
             with plan.running("sqlite", f"park_after_s={park}", abrupt=True) as server:
                 kb[kind].append(_runs(server, "approve", "bench", runs, after_s=2.0 * park))
         plan.say(f"memory, round {number + 1} of {plan.rounds}: {READERS} readers at 1 B/s")
         with plan.running("memory-off", abrupt=True) as server:
-            before, beside, more, held = _slow(server)
+            before, beside, more, held = _slow(server, SLOW_S // (2 if plan.quick else 1))
             p99.append((before, beside))
             added.append(more)
             closed.append(held.closed)
@@ -99,9 +99,9 @@ def _wait_for(server: Server, run_id: str, order: str) -> None:
     time.sleep(0.3)
 
 
-def _slow(server: Server) -> tuple[float, float, float, Held]:
+def _slow(server: Server, seconds: int) -> tuple[float, float, float, Held]:
     """p99 of others without and with slow readers on a run that is quick, MB that these cost, and how they fared."""
-    count = SLOW_S * 1000 // 20
+    count = seconds * 1000 // 20
     others = Load(
         port=server.port,
         pid=server.pid,

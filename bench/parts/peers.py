@@ -180,7 +180,7 @@ def measure(plan: Plan) -> Result:
                     with plan.running(name, abrupt=True) as server:
                         rows += _rows(plan, name, peer, server)
                 else:
-                    with serving(peer.program, python=python, abrupt=True) as server:
+                    with serving(peer.program, str(plan.folder), python=python, abrupt=True) as server:
                         rows += _rows(plan, name, peer, server)
             except Failed as error:
                 missing[name] = str(error).splitlines()[-1][:200]

@@ -22,7 +22,7 @@ from websockets.asyncio.client import connect
 NAME: Final = "planning"
 TITLE: Final = "Until the plan is there"
 VARIANTS: Final = {"memory": "Midstream, memory", "sqlite": "Midstream, SQLite"}
-RUNS: Final = 12
+RUNS: Final = 8
 """Runs, and raw calls, of a round; each after the end of the one before."""
 WARM: Final = 3
 MOST: Final = 1.15

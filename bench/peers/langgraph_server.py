@@ -3,7 +3,6 @@
 import os
 import socket
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
@@ -31,7 +30,7 @@ os.dup2(2, 1)
 
 def main() -> None:
     # Its store is written into the folder it is started in.
-    os.chdir(tempfile.mkdtemp(prefix="midstream-bench-langgraph-"))
+    os.chdir(sys.argv[1])
     os.environ.update(LANGSMITH_TRACING="false", LANGGRAPH_NO_VERSION_CHECK="true", LOG_LEVEL="error")
     from langgraph_api.cli import run_server  # noqa: PLC0415 - it reads the environment when it is loaded
 
@@ -43,7 +42,7 @@ def main() -> None:
         port=port,
         reload=False,
         graphs={"talk": f"{GRAPH}:graph"},
-        n_jobs_per_worker=int(sys.argv[1]) if len(sys.argv) > 1 else 200,
+        n_jobs_per_worker=200,
         open_browser=False,
     )
 

@@ -121,9 +121,9 @@ class Midstream:
     async def forward(
         self, run_id: str, channel: Channel, *, principal: Principal = LOCAL, handle: str | None = None, **options: Any
     ) -> str:
-        """Follow a run into a chat until it has ended there; returns the message's handle. `principal`: whose run it is.
-        `outbound.forward` says the rest, and which `options` there are. Raises `Stopping` when this server is not started
-        or goes down: ask again, with the handle, when it is back.
+        """Follow a run into a chat until it has ended there; returns the message's handle. `principal`: whose run it
+        is. `outbound.forward` says the rest, and which `options` there are. Raises `Stopping` when this server is not
+        started or goes down: ask again, with the handle, when it is back.
         """
         registry = self._registry
         if registry is None or registry.draining:

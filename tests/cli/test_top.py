@@ -1,5 +1,6 @@
 """`midstream top`, at a terminal and without one, over a real server."""
 
+import contextlib
 import json
 import os
 import signal
@@ -29,7 +30,7 @@ def top(served, terminals):
 
 def test_once_prints_one_frame(served):
     run_id = chatted(served.url)
-    done = call("top", "--url", served.url, "--once", "--interval", "0.2")
+    done = call("top", "--url", served.url, "--once", "--interval", "0.2", COLUMNS="100")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"midstream top · {served.url} · started ")
@@ -56,15 +57,31 @@ def test_a_terminal_that_obeys_nothing_gets_one_frame(top):
     assert LEFT not in terminal.raw
 
 
+@pytest.fixture
+def modes():
+    """The local modes of a terminal, now and for as long as it is asked: its last closing would reset them."""
+    with contextlib.ExitStack() as stack:
+
+        def of(terminal) -> int:
+            fd = os.open(f"/proc/{terminal._process.pid}/fd/0", os.O_RDWR | os.O_NOCTTY)
+            stack.callback(os.close, fd)
+            return fd
+
+        yield of
+
+
 @pytest.mark.parametrize("key", ["q", "\x03"])
-def test_q_and_ctrl_c_leave_the_terminal_as_it_was(top, key):
-    terminal = top().expect("midstream top").expect("RUN")
+def test_q_and_ctrl_c_leave_the_terminal_as_it_was(top, modes, key):
+    terminal = top()
+    fd = modes(terminal)
+    local_modes = termios.tcgetattr(fd)[3]
+    terminal.expect("midstream top").expect("RUN")
+    assert not termios.tcgetattr(fd)[3] & (termios.ECHO | termios.ICANON)
     os.write(terminal._fd, key.encode())
-    assert terminal.wait() == 0
+    assert terminal._process.wait(20) == 0
+    assert termios.tcgetattr(fd)[3] == local_modes
+    terminal.read()
     assert LEFT in terminal.raw
-    local_modes = termios.tcgetattr(terminal._fd)[3]
-    assert local_modes & termios.ECHO
-    assert local_modes & termios.ICANON
     assert "Traceback" not in terminal.screen
 
 

@@ -1,5 +1,6 @@
 """A gateway over a real registry and a memory store, with small programs instead of models, on a real server."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -41,6 +42,11 @@ class House:
             if ready:
                 assert (await peer.receive())["type"] == "connection.ready"
             yield peer
+
+    async def empty(self) -> None:
+        """Nobody is connected any more."""
+        async with asyncio.timeout(5):
+            await self.gateway._empty.wait()
 
     async def drain(self) -> None:
         self.gateway.announce_drain()

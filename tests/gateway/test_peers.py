@@ -18,9 +18,10 @@ def connections(house: House) -> list[Any]:
 
 
 async def none_left(house: House) -> None:
+    await house.empty()
     async with asyncio.timeout(5):
-        while house.gateway.connected or connections(house):
-            await asyncio.sleep(0)
+        await asyncio.gather(*house.server.server.server_state.tasks)
+    assert connections(house) == []
 
 
 async def test_a_peer_that_answers_no_ping_is_found_though_nothing_is_sent(open_house: Open) -> None:

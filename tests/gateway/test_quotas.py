@@ -140,9 +140,7 @@ async def test_a_place_comes_back_however_its_connection_ended(open_house: Open,
                 peer.socket.transport.abort()
             elif leave == "server":
                 next(iter(house.gateway._clients)).close_for_drain()
-    async with asyncio.timeout(5):
-        while house.gateway.connected:
-            await asyncio.sleep(0)
+    await house.empty()
     async with house.peer() as again:
         await again.ping()
 
@@ -162,8 +160,7 @@ async def test_who_leaves_during_the_handshake_holds_no_place(open_house: Open) 
         raw.reset()
     answer.set()
     async with asyncio.timeout(5):
-        while house.server.server.server_state.tasks:
-            await asyncio.sleep(0)
+        await asyncio.gather(*house.server.server.server_state.tasks)
     assert house.gateway.connected == 0
     async with house.peer() as peer:
         await peer.ping()

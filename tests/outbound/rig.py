@@ -96,13 +96,16 @@ class Rig:
 
     async def waits(self, lines: int = 1) -> None:
         """Until so many tries have failed and wait for their time."""
-        await self.until(lambda: len(self.webhooks._timers) == lines and not self.webhooks._tries)
+        await self.until(lambda: len(self.webhooks._teller._timers) == lines and not self.webhooks._teller._tries)
 
     async def idle(self) -> None:
         """Until nothing is left to be told."""
         inner = self.webhooks
         await self.until(
-            lambda: not (inner._behind or inner._news or inner._tries or inner._admitting.locked()) and inner._caught_up
+            lambda: (
+                not (inner._behind or inner._news or inner._teller._tries or inner._admitting.locked())
+                and inner._caught_up
+            )
         )
 
     async def records(self) -> Sequence[str]:

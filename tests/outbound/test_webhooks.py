@@ -123,7 +123,7 @@ async def test_a_failure_is_tried_again_with_the_same_id_until_it_is_taken(rig: 
             await server.waits()
             assert len(place.got) == tries
             await clock.advance(delay - 0.1)
-            assert not server.webhooks._tries
+            assert not server.webhooks._teller._tries
             await clock.advance(0.11)
         await place.until(5)
         await server.idle()
@@ -198,7 +198,7 @@ async def test_an_event_is_given_up_after_its_age_and_the_next_one_is_told(
         while await server.records():
             assert clock.monotonic() < 500
             await clock.advance(60)
-            await server.until(lambda: not server.webhooks._tries)
+            await server.until(lambda: not server.webhooks._teller._tries)
         assert place.got[-1].told["type"] == "run.completed"
         assert [each["type"] for each in logged if "given up" in each["event"]] == ["approval.required"]
 
@@ -302,9 +302,9 @@ async def test_that_the_last_event_was_told_is_written_down_in_the_end(
 
         monkeypatch.setattr(server.store.records, "delete", delete)
         await server.happen(await server.run(), end())
-        for _ in range(2):
+        for delay in (0.6, 1.1):
             await server.waits()
-            await clock.advance(2)
+            await clock.advance(delay)
         await server.idle()
         assert await server.records() == []
         assert len(place.got) == 1
@@ -319,6 +319,21 @@ async def test_a_run_that_was_erased_is_forgotten(rig: Any, clock: Any) -> None:
         await server.store.log.delete(run)
         await server.store.records.delete("webhook", run)
         await clock.advance(1)
+        await server.idle()
+        assert len(place.got) == 1
+        assert await server.records() == []
+
+
+async def test_a_run_that_was_erased_while_it_is_told_of_leaves_nothing_behind(rig: Any) -> None:
+    hold = asyncio.Event()
+    async with receiver(lambda _: Answer(hold=hold)) as place:
+        server = await rig(urls=(url(place),))
+        run = await server.run()
+        await server.happen(run, approval(1), approval(2), end())
+        await place.until(1)
+        await server.store.log.delete(run)
+        await server.store.records.delete("webhook", run)
+        hold.set()
         await server.idle()
         assert len(place.got) == 1
         assert await server.records() == []
@@ -341,7 +356,7 @@ async def test_nobody_is_told_when_a_run_is_published_for_nothing(rig: Any) -> N
     """What the tap costs the run, beside the events' own cost."""
     server = await rig(urls=("http://127.0.0.1:1/",))
     run = await server.run()
-    server.webhooks._closing = True
+    server.webhooks._teller._closing = True
     events = [server._event("run_1", n, delta("some words of a model")) for n in range(1000)]
     began = time.process_time()
     for _ in range(20):

@@ -27,10 +27,10 @@ def url(place: Any) -> str:
 async def died(server: Any) -> None:
     """As after a kill: nothing is written any more, and the next server begins."""
     inner = server.webhooks
-    inner._closing = True
-    for task in [*inner._readers, *inner._tries]:
+    inner._teller._closing = True
+    for task in [*inner._readers, *inner._teller._tries]:
         task.cancel()
-    await asyncio.gather(*inner._readers, *inner._tries, return_exceptions=True)
+    await asyncio.gather(*inner._readers, *inner._teller._tries, return_exceptions=True)
 
 
 async def test_what_was_not_told_before_the_end_is_told_by_the_next_server(rig: Any) -> None:
@@ -133,6 +133,19 @@ async def test_what_happens_before_the_server_has_caught_up_waits_for_what_came_
         gate.open.set()
         await second.idle()
         assert [each.told["seq"] for each in place.got] == [2, 3]
+
+
+async def test_a_run_that_was_compacted_meanwhile_tells_what_is_left(rig: Any) -> None:
+    async with receiver() as place:
+        first = await rig(urls=(url(place),), opened=False)
+        run = await first.run()
+        await first.happen(run, approval(), delta(), end())
+        assert await first.store.log.compact(run, first_seq=4, snapshot=b"{}")
+        second = await rig(urls=(url(place),))
+        await place.until(1)
+        await second.idle()
+        assert [each.told["seq"] for each in place.got] == [4]
+        assert await second.records() == []
 
 
 async def test_a_long_log_is_read_in_pages(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:

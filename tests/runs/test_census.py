@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midstream.runs.census import bytes_behind, census
+from midstream.runs.census import EXACT_EVENTS, bytes_behind, census
 from midstream.runs.tail import Feed
 from midstream.telemetry import exposed
 from tests.runs.conftest import Open
@@ -57,6 +57,13 @@ def test_bytes_are_exact_for_what_is_in_memory(sizes: list[int], kept: int, behi
     held = sizes[-kept:]
     for lag, size in zip(behind, bytes_behind(feed_with(sizes, head=100, kept=kept), behind, mean=mean), strict=True):
         assert size == sum(held[-lag:]) + round(max(0, lag - len(held)) * mean)
+
+
+def test_bytes_of_what_is_far_behind_are_reckoned():
+    # Old events of 10 bytes, newest of 1.
+    feed = feed_with([10] * 300 + [1] * EXACT_EVENTS, head=1000)
+    lags = [EXACT_EVENTS, EXACT_EVENTS + 100, EXACT_EVENTS + 300, EXACT_EVENTS + 500]
+    assert bytes_behind(feed, lags, mean=5.0) == [128, 1128, 3128, 4128]
 
 
 def counted(name: str) -> float:

@@ -9,7 +9,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from midstream.log import MemoryStore
+from midstream.log import LogUnavailable, MemoryStore
 from midstream.runs import Limits, Port, Stopping
 from midstream.testing import ManualClock
 from midstream_protocol.commands import RunCancel, RunCorrect
@@ -210,7 +210,7 @@ async def test_an_actor_that_goes_leaves_no_timer(begin: Begin, way: str) -> Non
         await talk.server.registry.drain(0)
         assert await talk.texts() == ["a", "b"], "what was said is written"
     else:
-        talk.server.held.broken = OSError("broken")
+        talk.server.held.broken = LogUnavailable("disk full")
         await talk.clock.advance(0.05)
     assert talk.quiet
 
@@ -280,19 +280,19 @@ async def test_a_delta_that_is_given_up_while_it_waits_was_not_said(begin: Begin
     assert "".join(await talk.texts()) == "abcd"
 
 
-async def test_nobody_waits_at_the_lane_of_a_run_that_ended(begin: Begin) -> None:
+async def test_nobody_waits_at_the_lane_of_an_actor_that_is_gone(begin: Begin) -> None:
     talk = await begin(output_lane=2)
     talk.server.held.hold()
     await talk.say("a")
     await talk.say("b", "c")
     waiting = asyncio.ensure_future(talk.port.emit(delta("d")))
-    ending = asyncio.ensure_future(talk.server.send(talk.run, RunCancel()))
     await talk.clock.advance(0)
+    talk.server.held.broken = LogUnavailable("disk full")
     talk.server.held.release()
-    await ending
     for late in (waiting, talk.port.emit(delta("e"))):
         with pytest.raises(Stopping):
             await late
+    assert talk.quiet
 
 
 _SAID = st.tuples(st.sampled_from(["m1", "m2"]), st.sampled_from([None, "s1"]), st.text(max_size=4))

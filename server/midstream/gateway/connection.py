@@ -281,6 +281,8 @@ class Connection:
     def shut(self) -> int:
         """The socket is gone: give everything back. How many runs it was still attached to."""
         self._shut = True
+        # The two refer to each other, and should not wait for the garbage collector.
+        self._notify = _nothing
         attached = list(self._slots)
         for run_id in attached:
             self.detach(run_id)
@@ -301,3 +303,7 @@ class Connection:
     def _queue_unasked(self, payload: FramePayload) -> None:
         """A frame that the client causes without holding a ticket."""
         self._queue(payload, unasked=True)
+
+
+def _nothing() -> None:
+    """Nobody is to be told any more."""

@@ -90,11 +90,14 @@ class _Batches:
         if self.beat_due:
             self.beat_due = False
             frames.append(connection.heartbeat(iso_ms(self._clock.now_ms())))
-        room, size = self._max_frames - len(frames), sum(map(len, frames))
+        room, size = self._max_frames, 0
+        if frames:
+            room, size = room - len(frames), sum(map(len, frames))
         while room > 0 and size < BATCH_BYTES and (turn := connection.next_ready()) is not None:
             slot, subscription = turn
             live = slot.caught_up
-            pulled = subscription.take(max_events=min(room, PULL_EVENTS), max_bytes=BATCH_BYTES - size)
+            most = room if room < PULL_EVENTS else PULL_EVENTS
+            pulled = subscription.take(max_events=most, max_bytes=BATCH_BYTES - size)
             if pulled is None:
                 slot.paged = True
                 return frames, slot

@@ -43,3 +43,9 @@ class MidstreamHttpProtocol(AutoHTTPProtocol):
             await app(scope, receive, send)
 
         self.app = with_abort
+
+    def handle_websocket_upgrade(self, *event: Any) -> None:
+        super().handle_websocket_upgrade(*event)
+        # It is done. One of the parsers refers back to it, so that only the cycle collector would free the two.
+        if hasattr(self, "parser"):
+            del self.parser

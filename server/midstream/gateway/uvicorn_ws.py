@@ -75,11 +75,12 @@ class Direct(Protocol):
 def unmasked(frames: Iterable[bytes], *, text: bool) -> bytes:
     """Whole messages as a server's WebSocket frames (RFC 6455 §5.2: FIN set, no mask)."""
     opcode = _TEXT if text else _BINARY
+    short = _SHORT[opcode]
     parts: list[bytes] = []
     for frame in frames:
         size = len(frame)
         if size < 126:
-            parts.append(_SHORT[opcode][size])
+            parts.append(short[size])
         elif size < 65_536:
             parts.append(_medium(opcode, 126, size))
         else:
@@ -226,6 +227,9 @@ class MidstreamProtocol(WebSocketsSansIOProtocol):
             # Before uvicorn's own, which calls it a close without a code.
             self.queue.put_nowait({"type": "websocket.disconnect", "code": self._lost_code})
         super().connection_lost(exc)
+        # What refers to itself is freed late, and all at once: after a storm, when it hurts.
+        self._room = None
+        cast("dict[str, Any]", getattr(self, "scope", {}).get("extensions", {})).pop(EXTENSION, None)
 
     # -- ASGI
 

@@ -55,11 +55,14 @@ class _Run:
 
 
 class _Runs:
-    """Every run by key, and the keys of those not ended, so that looking for due work does not visit the others."""
+    """Every run by key, and those not ended, so that looking for due work does not visit the others; `earliest`: before
+    that (Unix ms) there is none, so that it does not visit those either.
+    """
 
     def __init__(self) -> None:
         self.by_key: dict[str, _Run] = {}
         self.open: dict[str, _Run] = {}
+        self.earliest: float = 0
         self.usable = False
 
     def check(self) -> None:
@@ -71,12 +74,15 @@ class _Runs:
         return self.by_key.get(run)
 
     def note(self, run: _Run) -> None:
+        """It is new, or more of it changed than its head."""
         header = run.standing.header
         self.by_key[header.run] = run
         if header.status in TERMINAL:
             self.open.pop(header.run, None)
-        else:
-            self.open[header.run] = run
+            return
+        self.open[header.run] = run
+        if (since := rules.claimable_at(run.standing)) is not None and since < self.earliest:
+            self.earliest = since
 
 
 class _Log:
@@ -111,8 +117,10 @@ class _Log:
         if standing is not None:
             if batch.records:
                 self._records.write(batch.records)
+            was, now = known.standing.header, standing.header
             known.take(standing, batch)
-            self._runs.note(known)
+            if was.status != now.status or was.wake_at != now.wake_at or was.mailbox != now.mailbox:
+                self._runs.note(known)
         return known.standing.header.head_seq
 
     async def load(self, run: str) -> Loaded | None:
@@ -173,18 +181,27 @@ class _Leases:
         if taken is None:
             return None
         known.standing, lease = taken
+        self._runs.note(known)
         return lease
 
     def _due(self, now_ms: int) -> _Run | None:
         self._runs.check()
+        if now_ms < self._runs.earliest:
+            return None
         longest: tuple[int, _Run] | None = None
+        later = float("inf")
         for run in self._runs.open.values():
             since = rules.due_at(run.standing)
-            if since is None or since > now_ms or rules.held(run.standing, now_ms=now_ms):
+            if since is None:
                 continue
-            if longest is None or since < longest[0]:
+            if since > now_ms or rules.held(run.standing, now_ms=now_ms):
+                later = min(later, rules.claimable_at(run.standing) or later)
+            elif longest is None or since < longest[0]:
                 longest = since, run
-        return None if longest is None else longest[1]
+        if longest is not None:
+            return longest[1]
+        self._runs.earliest = later
+        return None
 
     async def renew(self, lease: Lease, *, now_ms: int, lease_ms: int) -> Lease | None:
         if (known := self._runs.get(lease.run)) is None:
@@ -193,12 +210,14 @@ class _Leases:
         if renewed is None:
             return None
         known.standing, later = renewed
+        self._runs.note(known)
         return later
 
     async def release(self, lease: Lease) -> None:
         known = self._runs.get(lease.run)
         if known is not None and (released := rules.release(known.standing, lease)) is not None:
             known.standing = released
+            self._runs.note(known)
 
 
 class _Inbox:
@@ -209,6 +228,7 @@ class _Inbox:
         if (known := self._runs.get(run)) is None:
             raise NoSuchRun(run)
         known.standing = rules.submit(known.standing)
+        self._runs.note(known)
         known.inbox.append(Inbound(position=known.standing.submitted, data=data))
         return known.standing.submitted
 
@@ -242,6 +262,7 @@ class MemoryStore:
             for run in self._runs.by_key.values():
                 if run.standing.owner is not None or run.standing.header.status == "running":
                     run.standing = rules.void(run.standing)
+            self._runs.earliest = 0
 
     async def shrink(self) -> int:
         """Nothing is kept of what was erased."""

@@ -41,9 +41,9 @@ def check_batch(batch: Batch) -> None:
         ValueError: an event has a raw newline (stores join events by newlines, which no compact JSON text contains),
             or one record is written twice.
     """
-    for event in batch.events:
-        if b"\n" in event:
-            raise ValueError("an event must be one line of JSON text")
+    events = batch.events
+    if events and b"\n" in (events[0] if len(events) == 1 else b"".join(events)):
+        raise ValueError("an event must be one line of JSON text")
     if len(batch.records) > 1 and len({(write.kind, write.id) for write in batch.records}) < len(batch.records):
         raise ValueError("a batch may write each record once")
 
@@ -175,6 +175,14 @@ def compact(standing: Standing, *, first_seq: int) -> Standing | None:
     if header.status not in TERMINAL or not header.first_seq <= first_seq <= header.head_seq:
         return None
     return replace(standing, header=replace(header, first_seq=first_seq))
+
+
+def claimable_at(standing: Standing) -> int | None:
+    """From when on `claim(None)` may find the run as it is now. None: never."""
+    due = due_at(standing)
+    if due is None or standing.owner is None or standing.lease_until is None:
+        return due
+    return max(due, standing.lease_until)
 
 
 def submit(standing: Standing) -> Standing:

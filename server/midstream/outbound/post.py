@@ -60,7 +60,8 @@ class Sender:
             # Asked for by name and checked against the name, although the connection goes to an address.
             extensions["sni_hostname"] = host
             if self._tls is None:
-                self._tls = httpx2.create_ssl_context(trust_env=False)
+                # In a thread: reading the machine's certificates takes a while.
+                self._tls = await asyncio.to_thread(httpx2.create_ssl_context, trust_env=False)
         failure: httpx2.ConnectError | None = None
         for address in addresses:
             request = httpx2.Request(

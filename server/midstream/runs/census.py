@@ -6,10 +6,14 @@ It is asked for when somebody looks, so that a run pays nothing for it. A reader
 from collections import Counter
 from collections.abc import Iterable
 from itertools import accumulate
+from typing import Final
 
 from midstream.runs.actor import Actor
 from midstream.runs.tail import Feed
 from midstream.telemetry import Census, mean_event_bytes
+
+EXACT_EVENTS: Final = 128
+"""Newest events of a run whose sizes are added up one by one: who looks must not wait for a thousand of each run."""
 
 
 def census(actors: Iterable[Actor], feeds: Iterable[Feed]) -> Census:
@@ -38,12 +42,17 @@ def census(actors: Iterable[Actor], feeds: Iterable[Feed]) -> Census:
 
 
 def bytes_behind(feed: Feed, behind: list[int], *, mean: float) -> list[int]:
-    """The bytes of the newest events, for each of these numbers of them. Those that are not in memory any more are
-    taken to have `mean` bytes.
+    """The bytes of the newest events, for each of these numbers of them. The newest are added up; the others in memory
+    are taken to be as large as each other, and those that are not in memory any more to have `mean` bytes.
     """
-    held = min(feed.head - feed.first + 1, max(behind))
-    newest = feed.slice(feed.head - held, max_events=held, max_bytes=1 << 30) or ()
+    held = feed.head - feed.first + 1
+    exact = min(held, EXACT_EVENTS, max(behind))
+    newest = feed.slice(feed.head - exact, max_events=exact, max_bytes=1 << 30) or ()
     # The size of no event, of the newest, of the newest two, …
     sizes = list(accumulate(map(len, reversed(newest)), initial=0))
-    last = len(sizes) - 1
-    return [sizes[min(lag, last)] + round(max(0, lag - last) * mean) for lag in behind]
+    exact = len(sizes) - 1
+    each = (feed.tail_bytes - sizes[exact]) / (held - exact) if held > exact else 0.0
+    return [
+        sizes[min(lag, exact)] + round(max(0, min(lag, held) - exact) * each + max(0, lag - held) * mean)
+        for lag in behind
+    ]

@@ -1,8 +1,8 @@
 """When programs begin: after the answers to the starts that came with theirs.
 
 A start is short and its first work is long. In the order of the loop, the work of the first of two hundred starts would
-come before the answer to the last. So a program waits until what was ready before it has had its turn, and many begin
-over several turns of the loop, between which new starts are heard.
+come before the answer to the last. So when many come at once, all but the first few wait until what was ready before
+them has had its turn, and begin over several turns of the loop, between which new starts are heard.
 """
 
 import asyncio
@@ -12,12 +12,15 @@ from typing import Final
 from midstream.runs.contract import Program
 from midstream.runs.port import Port
 
+_FREE: Final = 2
+"""Programs that begin without waiting, if none did in the last turns."""
+
 _AT_ONCE: Final = 8
-"""Programs that begin in one turn of the loop, or of more than that times `_TURNS` an equal part."""
+"""Programs that begin in one turn of the loop; of very many a part."""
 
-_TURNS: Final = 8
+_PART: Final = 8
 
-_BEFORE: Final = 3
+_TURNS: Final = 3
 """Turns of the loop that others have first: to make the runs, to attach their clients, to send what they are told."""
 
 
@@ -26,6 +29,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._free = _FREE
         self._turning = False
 
     def paced(self, program: Program) -> Program:
@@ -35,27 +39,31 @@ class Pace:
     async def turn(self) -> None:
         """Wait for it."""
         loop = asyncio.get_running_loop()
-        turn: asyncio.Future[None] = loop.create_future()
-        self._waiting.append(turn)
         if not self._turning:
             self._turning = True
-            loop.call_soon(self._wait, _BEFORE)
+            loop.call_soon(self._turn, _TURNS)
+        if self._free:
+            self._free -= 1
+            return
+        turn: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(turn)
         await turn
 
-    def _wait(self, turns: int) -> None:
+    def _turn(self, left: int) -> None:
         loop = asyncio.get_running_loop()
-        if turns:
-            loop.call_soon(self._wait, turns - 1)
+        if left:
+            loop.call_soon(self._turn, left - 1)
             return
-        for _ in range(max(_AT_ONCE, len(self._waiting) // _TURNS)):
+        for _ in range(max(_AT_ONCE, len(self._waiting) // _PART)):
             if not self._waiting:
                 break
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
-        self._turning = bool(self._waiting)
-        if self._turning:
-            loop.call_soon(self._wait, 0)
+        if self._waiting:
+            loop.call_soon(self._turn, 0)
+        else:
+            self._turning, self._free = False, _FREE
 
 
 class _Paced:

@@ -218,6 +218,8 @@ class Registry:
                 try:
                     await reply
                 except Stopping:
+                    if self.draining:
+                        break
                     # It ended, or was parked, with the offer still in its mailbox.
                     await self._living.settled(run)
                 else:

@@ -57,7 +57,7 @@ def own_event(data: bytes) -> Event:
 
 
 async def pages(log: Log, run: str, *, after: int, head: int) -> AsyncIterator[Sequence[bytes]]:
-    """The events after `after` up to `head`, page by page. Raises `NoSuchRun`, `LogUnavailable` if they are not there."""
+    """The events after `after` up to `head`, page by page. Raises `NoSuchRun`, `LogUnavailable` (not there)."""
     while after < head:
         page = await log.read(run, after=after, max_events=min(PAGE_EVENTS, head - after), max_bytes=PAGE_BYTES)
         if isinstance(page, Reset) or not page.events:

@@ -19,8 +19,7 @@ PULL_BYTES = 64 * 1024
 
 MERGE_EVENTS = 1024
 MERGE_BYTES = 256 * 1024
-"""Of a merged replay: what is read at a time, and what is joined before it is handed out, over as many pages as it takes.
-"""
+"""Of a merged replay: what is read at a time, and what is joined before it is handed out, over how many pages ever."""
 
 _SAMPLE = 256
 """Events that say how big the rest of a replay will be. Fewer do if they come to half of what may be replayed."""

@@ -61,6 +61,10 @@ class Feed:
         return len(self._listeners)
 
     @property
+    def tail_bytes(self) -> int:
+        return self._bytes
+
+    @property
     def cursors(self) -> list[int]:
         """How far those are that take its events."""
         return [key.cursor for key in self._listeners if hasattr(key, "cursor")]
