@@ -278,7 +278,11 @@ Op = tuple[str, int, int, int]
 def _say(world: World, kind: int, n: int, m: int) -> None:
     payloads = draft(world, kind % DRAFTS, n, m)
     step = pick(world.state.steps, m) if n % 2 else None
-    emitted = isinstance(payloads[0], ev.MessageDelta | ev.MessageStarted | ev.Notice | ev.ToolProgress)
+    if isinstance(payloads[0], ev.MessageDelta):
+        texts = [payloads[0].text, *"cd"[: m % 3]]
+        world.say(payloads[0].message_id, texts, step)
+        return
+    emitted = isinstance(payloads[0], ev.MessageStarted | ev.Notice | ev.ToolProgress)
     world.post(Drafted(payloads=tuple(payloads), journal=journal_of((payloads[0], m)), step_id=step), wait=not emitted)
 
 

@@ -8,6 +8,7 @@ import pytest
 from midstream.log import LogUnavailable
 from midstream.runs import Port, Stopping
 from midstream.runs.keys import namespace
+from midstream.runs.mailbox import Mailbox
 from midstream_protocol.commands import (
     Command,
     InputRespond,
@@ -157,7 +158,9 @@ async def test_a_run_that_is_started_or_woken_while_the_server_goes_down_is_left
     assert sent.status == "rejected" or sent == resent
 
 
-async def test_an_offer_to_a_run_that_is_being_handed_over_is_not_told_that_it_ended(house: Open) -> None:
+async def test_an_offer_to_a_run_that_is_being_handed_over_is_not_told_that_it_ended(
+    house: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ends = asyncio.Event()
 
     async def body(port: Port) -> None:
@@ -171,15 +174,14 @@ async def test_an_offer_to_a_run_that_is_being_handed_over_is_not_told_that_it_e
     server = await house(body)
     run = await server.start()
     await (await server.attach(run)).until("run.step")
-    draining = asyncio.ensure_future(server.registry.drain(0))
-    actor = next(iter(server.registry._living.actors.values()))
-    closed, close = asyncio.Event(), actor.mailbox.close
+    closed, close = asyncio.Event(), Mailbox.close
 
-    def closing(reason: Exception | None = None) -> None:
-        close(reason)
+    def closing(mailbox: Mailbox, reason: Exception | None = None) -> None:
+        close(mailbox, reason)
         closed.set()
 
-    actor.mailbox.close = closing  # type: ignore[method-assign]
+    monkeypatch.setattr(Mailbox, "close", closing)
+    draining = asyncio.ensure_future(server.registry.drain(0))
     await soon(closed.wait())
     with pytest.raises(ProtocolError) as refused:
         await server.registry.offer(ME, run, client_id="south", tools=[])

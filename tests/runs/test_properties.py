@@ -1,10 +1,11 @@
 """Whatever agents, clients, time and crashes do to a run, in whatever order, its log keeps the promises."""
 
+import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.runs.ops import OPS, Op, finish
-from tests.runs.world import World
+from tests.runs.world import LIMITS, World
 
 # Mostly what a run is made of; ends and crashes end the story, so they are rarer.
 _WEIGHTS = (
@@ -18,9 +19,9 @@ STORIES = st.builds(lambda steps, cut: steps[:cut], st.lists(_STEP, min_size=40,
 
 
 @settings(max_examples=800, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(story=STORIES, ending=st.integers(0, 3))
-def test_a_run_keeps_its_promises(story: list[Op], ending: int) -> None:
-    world = World()
+@given(story=STORIES, ending=st.integers(0, 3), bound=st.sampled_from([LIMITS.max_run_events, 30, 12]))
+def test_a_run_keeps_its_promises(story: list[Op], ending: int, bound: int) -> None:
+    world = World(msgspec.structs.replace(LIMITS, max_run_events=bound))
     for name, kind, n, m in story:
         OPS[name](world, kind, n, m)
     finish(world, ending)

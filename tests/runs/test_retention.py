@@ -99,7 +99,7 @@ async def passes(server: House, seconds: float, *, until: Callable[[], Awaitable
         await server.clock.advance(seconds / 4)
     for _ in range(5000):
         await asyncio.sleep(0.001)
-        await server.clock.advance(0.01)
+        await server.clock.advance(0.05)
         if until is None or await until():
             return
     pytest.fail("it was not done in time")

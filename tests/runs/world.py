@@ -18,8 +18,8 @@ from midstream.runs.contract import (
     Limits,
     Stopping,
 )
-from midstream.runs.inputs import Asked, Drafted, End, ProgramEnded, TakeCorrections
-from midstream.runs.mailbox import Posted
+from midstream.runs.inputs import Asked, Drafted, End, ProgramEnded, Said, TakeCorrections
+from midstream.runs.mailbox import Posted, Taken
 from midstream.runs.replay import load_state, own_event
 from midstream.runs.state import RunState
 from midstream_protocol import commands as cmd
@@ -66,12 +66,13 @@ class Slot:
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = LIMITS) -> None:
         self.now_ms = START_MS
+        self.limits = limits
         self.rules = OpenRules()
         self.store = MemoryStore(clock=SystemClock())
         self.control: list[Posted] = []
-        self.output: list[Posted] = []
+        self.output: list[Taken] = []
         self.sent: list[Asked] = []
         self.receipts: dict[str, list[tuple[str, Receipt]]] = {}
         self.waiting: set[Slot] = set()
@@ -106,7 +107,7 @@ class World:
         self._new_door()
 
     def _new_door(self) -> None:
-        self.door = Door(state=self.state, rules=self.rules, limits=LIMITS, now_ms=self.now_ms, secret=SECRET)
+        self.door = Door(state=self.state, rules=self.rules, limits=self.limits, now_ms=self.now_ms, secret=SECRET)
 
     def events(self) -> list[Event]:
         page = drive(self.store.log.read(RUN, after=0, max_events=100_000, max_bytes=1 << 30))
@@ -126,6 +127,12 @@ class World:
         control = not isinstance(item, Drafted | TakeCorrections | End | ProgramEnded)
         (self.control if control else self.output).append(Posted(item, slot))  # type: ignore[arg-type]
 
+    def say(self, message_id: str, texts: list[str], step_id: str | None) -> None:
+        """Text deltas as `emit` puts them, which are written faster than others."""
+        said = Said(message_id, step_id, texts[0], 0)
+        said.texts += texts[1:]
+        self.output.append(said)
+
     def beat(self) -> Beat | None:
         """Everything that waits, control first, as the actor does it. A run that has ended has no actor."""
         posted, self.control, self.output = [*self.control, *self.output], [], []
@@ -144,11 +151,11 @@ class World:
         self._replies(posted, beat)
         return beat
 
-    def _close(self, posted: list[Posted]) -> None:
+    def _close(self, posted: list[Taken]) -> None:
         for item in posted:
             self.waiting.discard(item.reply)
 
-    def _replies(self, posted: list[Posted], beat: Beat) -> None:
+    def _replies(self, posted: list[Taken], beat: Beat) -> None:
         asked = [item.reply for item in posted if item.reply is not None]
         assert [reply for reply, _, _ in beat.replies] == asked, "everybody who waits is answered, once, in order"
         for reply, value, refused in beat.replies:

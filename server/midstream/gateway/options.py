@@ -33,7 +33,7 @@ class GatewayOptions(Struct, kw_only=True, frozen=True):
     """A connection older than this, and up to a tenth more, is told to come back (0: never), so that load balancers
     can move it.
     """
-    write_buffer_bytes: int = 64 * 1024
+    write_buffer_bytes: int = 32 * 1024
     """Bytes of one connection that wait for its socket before its writer waits; the kernel's own buffers come on top."""
     frames_per_write: int = 512
     """Frames of one connection handed to its socket in one go at most."""

@@ -96,7 +96,7 @@ class _Batches:
         while room > 0 and size < BATCH_BYTES and (turn := connection.next_ready()) is not None:
             slot, subscription = turn
             live = slot.caught_up
-            most = room if room < PULL_EVENTS else PULL_EVENTS
+            most = min(PULL_EVENTS, room)
             pulled = subscription.take(max_events=most, max_bytes=BATCH_BYTES - size)
             if pulled is None:
                 slot.paged = True
@@ -305,8 +305,14 @@ class PlainOutlet:
 
     def __init__(self, socket: Socket, *, options: GatewayOptions, clock: Clock, name: str) -> None:
         self._socket = socket
+        self._clock = clock
         self._name = name
         self._timeout_s = options.send_timeout_s
+        self._sending_at: float | None = None
+        """Since when what is being sent is not taken; looked at now and then, for a timeout a send costs too much."""
+        self._stalled = False
+        self._cancel_check: Callable[[], None] | None = None
+        self._writer: asyncio.Task[None] | None = None
         self._batches = _Batches(max_frames=options.frames_per_write, clock=clock)
         self._more = asyncio.Event()
         self._since = 0.0
@@ -330,13 +336,17 @@ class PlainOutlet:
 
     async def along(self, read: Read) -> None:
         reader = spawn(_awaited(read), name=f"conn:{self._name}/reader")
-        writer = spawn(self._write(), name=f"conn:{self._name}/writer")
+        writer = self._writer = spawn(self._write(), name=f"conn:{self._name}/writer")
         try:
             done, _ = await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            if self._cancel_check is not None:
+                self._cancel_check()
             await stop(reader, writer)
         closing = self.connection.closing
-        if self.connection.overflowed and closing is not None:
+        if self._stalled:
+            await self._socket.close(Close.TOO_SLOW, TOO_SLOW)
+        elif self.connection.overflowed and closing is not None:
             await self._socket.close(closing.code, closing.reason)
         elif any(not task.cancelled() and task.exception() is not None for task in done):
             await self._socket.close(Close.INTERNAL, INTERNAL)
@@ -351,8 +361,6 @@ class PlainOutlet:
                 if closing is not None:
                     await self._socket.close(closing.code, closing.reason)
                     return
-        except TimeoutError:
-            await self._socket.close(Close.TOO_SLOW, TOO_SLOW)
         except LogError as error:
             _log.warning("a connection's log cannot be read", connection=self._name, error=str(error))
             await self._socket.close(Close.INTERNAL, LOG_FAILED)
@@ -369,12 +377,30 @@ class PlainOutlet:
             if not frames:
                 return
             for start in range(0, len(frames), FRAMES_PER_TURN):
-                async with asyncio.timeout(self._timeout_s):
-                    await self._socket.send(frames[start : start + FRAMES_PER_TURN], text=text)
-                # Sending waits only when a buffer is full: without this, one busy client starves the others.
-                await asyncio.sleep(0)
+                if start:
+                    # Sending waits only when a buffer is full: without this, one busy client starves the others.
+                    await asyncio.sleep(0)
+                self._sending_at = self._clock.monotonic()
+                if self._cancel_check is None:
+                    self._cancel_check = self._clock.call_later(self._timeout_s, self._check)
+                await self._socket.send(frames[start : start + FRAMES_PER_TURN], text=text)
+                self._sending_at = None
             if live:
                 observe_delivery(monotonic() - self._since)
+            if not self.connection.waiting:
+                return
+            await asyncio.sleep(0)
+
+    def _check(self) -> None:
+        self._cancel_check = None
+        if self._sending_at is None or self._writer is None:
+            return
+        left_s = self._sending_at + self._timeout_s - self._clock.monotonic()
+        if left_s > 0:
+            self._cancel_check = self._clock.call_later(left_s, self._check)
+        else:
+            self._stalled = True
+            self._writer.cancel()
 
 
 async def _awaited(read: Read) -> None:

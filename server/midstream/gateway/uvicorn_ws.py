@@ -28,7 +28,7 @@ from websockets.protocol import State
 EXTENSION: Final = "midstream.websocket.direct"
 """The extension's name in `scope["extensions"]`. Its value is a `Direct`, for use after the accept."""
 
-WRITE_BUFFER_BYTES: Final = 64 * 1024
+WRITE_BUFFER_BYTES: Final = 32 * 1024
 """Above this a sender waits. The kernel's own buffers come on top."""
 
 CLOSE_TIMEOUT_S: Final = 5.0

@@ -13,7 +13,7 @@ import structlog
 
 from midstream.clock import Clock
 from midstream.log import Batch, JournalRecord, Lease, Log, LogError, RecordWrite
-from midstream.runs.attendance import PAUSED, Attendance
+from midstream.runs.attendance import Attendance
 from midstream.runs.beat import Beat, run_beat
 from midstream.runs.beyond import Beyond
 from midstream.runs.coalesce import Windows
@@ -103,7 +103,6 @@ class Actor:
                 start=start,
                 feed=feed,
                 lag_events=limits.lag_events,
-                paused=state.phase == PAUSED,
                 clock=clock,
                 cancel=self._abandon,
                 tell=self._tell,

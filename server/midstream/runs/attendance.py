@@ -1,4 +1,4 @@
-"""Whether anybody follows a run, and what its starter wants when nobody does (`on_abandon`) or nobody keeps up (`on_lag`).
+"""Whether anybody follows a run, and what its starter wants when nobody does, or keeps up (`on_abandon`, `on_lag`).
 
 A run that is to pause goes on with what it has begun and asks here before its next model call. Nobody is attached while
 its feed has no reader; a reader keeps up while it is at most `lag_events` behind the head.
@@ -14,7 +14,7 @@ from midstream.runs.tail import Feed
 from midstream_protocol.commands import CancelAfter
 from midstream_protocol.events import RunStatusChanged
 
-PAUSED: Final = "paused"
+_PAUSED: Final = "paused"
 """The phase of a run that waits for a reader."""
 
 _QUIETLY_S: Final = 0.25
@@ -35,12 +35,10 @@ class Attendance:
         start: StartRecord,
         feed: Feed,
         lag_events: int,
-        paused: bool,
         clock: Clock,
         cancel: Callable[[], None],
         tell: Callable[[RunStatusChanged], None],
     ) -> None:
-        """`paused`: the last that people were told is that the run waits for a reader."""
         asked = start.on_abandon
         self._cancel_after_s = asked.cancel_after_s if isinstance(asked, CancelAfter) else None
         self._pauses_alone = asked == "pause"
@@ -50,7 +48,7 @@ class Attendance:
         self._clock = clock
         self._cancel = cancel
         self._tell = tell
-        self._told = paused
+        self._told = False
         self._telling: Callable[[], None] | None = None
         self._leaving: Callable[[], None] | None = None
         self._waiting: set[asyncio.Future[None]] = set()
@@ -114,7 +112,7 @@ class Attendance:
         text = self.missing()
         if text is not None and self._waiting:
             self._told = True
-            self._tell(RunStatusChanged(status="running", phase=PAUSED, text=text))
+            self._tell(RunStatusChanged(status="running", phase=_PAUSED, text=text))
 
     def _changed(self) -> None:
         """Somebody came, left, or caught up."""

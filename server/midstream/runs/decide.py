@@ -223,8 +223,10 @@ def _abandoned(door: Door, _item: Abandoned) -> Decision:
 def _cancel_now(state: RunState, *, reason: str) -> list[Planned]:
     """The run's own wish to end. Of one that is to end after its step, who asked for that stays who asked."""
     cancel = state.cancelling
-    by, reason = (cancel.by, cancel.reason) if cancel is not None else (SYSTEM, reason)
-    ask = RunCancelling(mode="now", by=by, reason=reason, escalated=cancel is not None)
+    if cancel is None:
+        ask = RunCancelling(mode="now", by=SYSTEM, reason=reason, escalated=False)
+    else:
+        ask = RunCancelling(mode="now", by=cancel.by, reason=cancel.reason, escalated=True)
     closings = [close_question(q) for q in state.questions.values()]
     return [Planned(payload=p) for p in (ask, *closings)]
 

@@ -1,7 +1,7 @@
 """What goes into `decide`, and what comes out. Ids and time come in with the inputs: nothing here makes its own."""
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, final
 
 from msgspec import Struct
 
@@ -25,6 +25,7 @@ class Drafted(Struct, kw_only=True, frozen=True):
     step_id: str | None = None
 
 
+@final
 class Said:
     """Text deltas of one message and step that stand next to each other: what a program says most, kept small while it
     waits. Grows until it is taken. `size`: bytes of all its texts.

@@ -156,8 +156,8 @@ class Mailbox:
         return not late
 
     def let_in(self) -> None:
-        """Keep deltas waiting no more until the actor takes something: who streams a message to us must be read, or gives
-        up. What that can come to is one message: its end is recorded, and that waits.
+        """Keep deltas waiting no more until the actor takes something: who streams a message to us must be read, or
+        gives up. What that can come to is one message: its end is recorded, and that waits.
         """
         self._overdue = True
 

@@ -22,6 +22,9 @@ from midstream_protocol.commands import (
 )
 from midstream_protocol.ids import new_id
 
+UNGATHERED: Final = Limits(coalesce_ms=0, gather_ms=0)
+"""On a clock that stands still the window in which text is gathered would never end."""
+
 
 class Stage:
     """A server without doors: runs on a store, with a clock that the test moves."""
@@ -99,7 +102,7 @@ async def staged(
     catalogue = Catalogue(agents, provider=provider, resources=resources, outflow=outflow)
     store = MemoryStore(clock=clock)
     async with catalogue.opened():
-        stage = Stage(catalogue, store=store, clock=clock, limits=limits or Limits())
+        stage = Stage(catalogue, store=store, clock=clock, limits=limits or UNGATHERED)
         await stage.registry.open()
         try:
             yield stage
