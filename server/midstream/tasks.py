@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -19,14 +20,15 @@ def spawn(
     `expected` are exceptions that whoever awaits the task deals with: they are not logged here.
     """
     task = asyncio.create_task(coroutine, name=name)
-
-    def report(task: asyncio.Task[T]) -> None:
-        if task.cancelled() or (error := task.exception()) is None or isinstance(error, expected):
-            return
-        _log.error("task failed", task=name, exc_info=error)
-
-    task.add_done_callback(report)
+    # Not a closure: an idle run has two tasks, and there may be many.
+    task.add_done_callback(partial(_report, expected=expected) if expected else _report)
     return task
+
+
+def _report(task: asyncio.Task[Any], expected: tuple[type[Exception], ...] = ()) -> None:
+    if task.cancelled() or (error := task.exception()) is None or isinstance(error, expected):
+        return
+    _log.error("task failed", task=task.get_name(), exc_info=error)
 
 
 async def stop(*tasks: asyncio.Task[Any] | None) -> None:

@@ -125,7 +125,8 @@ class Speech:
             return
         shown = self._filter.feed(said)
         if shown:
-            await self._port.emit(MessageDelta(message_id=self.message_id, text=shown), step_id=self._step_id)
+            if not self._port.say(self.message_id, shown, step_id=self._step_id):
+                await self._port.emit(MessageDelta(message_id=self.message_id, text=shown), step_id=self._step_id)
             # After it was admitted: a cancelled `emit` has said nothing.
             self._shown.append(shown)
         self._said.append(said)

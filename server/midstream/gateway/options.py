@@ -34,7 +34,7 @@ class GatewayOptions(Struct, kw_only=True, frozen=True):
     can move it.
     """
     write_buffer_bytes: int = 32 * 1024
-    """Bytes of one connection that wait for its socket before its writer waits; the kernel's own buffers come on top."""
+    """Bytes of one connection that wait for its socket before its writer waits; the kernel's buffers come on top."""
     frames_per_write: int = 512
     """Frames of one connection handed to its socket in one go at most."""
     ping_interval_s: float = 20.0

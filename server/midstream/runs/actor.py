@@ -21,6 +21,7 @@ from midstream.runs.commands import Door
 from midstream.runs.contract import Limits, Program, Rules, RunFailure, StartRecord, Stopping
 from midstream.runs.inputs import Abandoned, HandedOver, ProgramEnded, Recovered, Said, Tick
 from midstream.runs.mailbox import Mailbox
+from midstream.runs.pacing import Pace
 from midstream.runs.port import Port
 from midstream.runs.retention import ended_record
 from midstream.runs.state import RunState
@@ -48,6 +49,35 @@ class Actor:
     `recovered`: the run had an actor before. `gone`: no program can continue it (why, for people).
     """
 
+    __slots__ = (
+        "_attendance",
+        "_batches",
+        "_clock",
+        "_deadline_ms",
+        "_door",
+        "_handing_over",
+        "_in_order",
+        "_limits",
+        "_log",
+        "_marked",
+        "_name",
+        "_pace",
+        "_port",
+        "_program",
+        "_program_task",
+        "_state",
+        "_task",
+        "_timer",
+        "_timer_ms",
+        "_windows",
+        "failure",
+        "feed",
+        "lease",
+        "mailbox",
+        "run",
+        "start",
+    )
+
     def __init__(
         self,
         *,
@@ -64,6 +94,7 @@ class Actor:
         clock: Clock,
         beyond: Beyond,
         windows: Windows,
+        pace: Pace,
         recovered: bool,
     ) -> None:
         self.run: Final = run
@@ -80,6 +111,7 @@ class Actor:
         self._limits = limits = _own_limits(limits, start)
         self._clock = clock
         self._windows = windows
+        self._pace = pace
         self._program = program
         self._program_task: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -331,8 +363,9 @@ class Actor:
             self._program_task.cancel()
 
     async def _work(self, program: Program) -> None:
-        ended = ProgramEnded(code="internal", text="The agent stopped without an end.", error_id=new_id("err"))
+        ended: ProgramEnded | None = None
         try:
+            await self._pace.turn()
             await program.run(self._port)
         except Stopping:
             if self._state.cancelling is not None:
@@ -340,6 +373,7 @@ class Actor:
             elif self._port.stopping:
                 return
             else:
+                ended = _endless()
                 _log.error("agent stopped although nobody asked", run=self.run, error_id=ended.error_id)
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -347,6 +381,7 @@ class Actor:
                 ended = ProgramEnded()
             else:
                 # Something that it waited for was cancelled. Without an end here the run would never have one.
+                ended = _endless()
                 _log.exception("agent was cancelled although nobody asked", run=self.run, error_id=ended.error_id)
         except RunFailure as failure:
             error_id = new_id("err")
@@ -366,7 +401,7 @@ class Actor:
             ended = ProgramEnded(code="internal", text="The agent failed.", error_id=error_id)
         if not self._state.ended:
             # Behind everything it has said: its closings count.
-            self.mailbox.force_output(ended)
+            self.mailbox.force_output(ended or _endless())
 
     async def _end_program(self) -> None:
         task = self._program_task
@@ -433,6 +468,10 @@ class Actor:
             self.mailbox.put_control(ProgramEnded(abandoned=True))
         else:
             self.mailbox.put_control(Tick())
+
+
+def _endless() -> ProgramEnded:
+    return ProgramEnded(code="internal", text="The agent stopped without an end.", error_id=new_id("err"))
 
 
 def _own_limits(limits: Limits, start: StartRecord) -> Limits:

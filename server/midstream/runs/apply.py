@@ -106,7 +106,7 @@ def apply_journal(state: RunState, record: JournalRecord, *, live: bool) -> None
             state.hosts[tool.name] = Host(client_id=offered.client_id, tool=tool)
     elif record.kind == "asked" and msgspec.json.decode(record.data, type=AskedRecord).replan:
         # It stands beside the event, and is read before it when a run is loaded.
-        state.replans.add(record.key)
+        state.replans[record.key] = None
         if (correction := state.corrections.get(record.key)) is not None:
             correction.asked_replan = True
     elif record.kind == "result" and live and record.key in state.calls and state.calls[record.key].client_id:
@@ -136,12 +136,12 @@ def _run_step(state: RunState, p: RunStep, _at: At) -> None:
         state.steps[p.step_id] = p
     else:
         state.steps.pop(p.step_id, None)
-        state.spent.add(f"step:{p.step_id}")
+        state.spent[f"step:{p.step_id}"] = None
 
 
 def _run_cancelling(state: RunState, p: RunCancelling, at: At) -> None:
     if p.tool_call_id is not None:
-        state.call_cancels.add(p.tool_call_id)
+        state.call_cancels[p.tool_call_id] = None
         return
     before = state.cancelling
     forced = before is not None and before.mode == "now"
@@ -160,15 +160,15 @@ def _message_delta(state: RunState, p: MessageDelta, _at: At) -> None:
 
 def _message_completed(state: RunState, p: MessageCompleted, _at: At) -> None:
     state.message.pop(p.message_id, None)
-    state.spent.add(f"message:{p.message_id}")
+    state.spent[f"message:{p.message_id}"] = None
 
 
 def _message_superseded(state: RunState, p: MessageSuperseded, _at: At) -> None:
     state.message.pop(p.message_id, None)
-    state.spent.add(f"message:{p.message_id}")
+    state.spent[f"message:{p.message_id}"] = None
     for call in state.dropped_with(p.message_id):
         del state.calls[call.tool_call_id]
-        state.spent.add(f"call:{call.tool_call_id}")
+        state.spent[f"call:{call.tool_call_id}"] = None
 
 
 def _call(  # noqa: PLR0917 - private, and always called with all six

@@ -12,6 +12,14 @@ from midstream_protocol.errors import Busy
 class Beyond:
     """One run's. `keep`: how many runs a conversation is made of at most. Raises `LogError`."""
 
+    __slots__ = (
+        "_keep",
+        "_log",
+        "_space",
+        "_start",
+        "_threads",
+    )
+
     def __init__(self, start: StartRecord, *, log: Log, threads: Threads, keep: int) -> None:
         self._start = start
         self._log = log

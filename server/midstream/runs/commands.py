@@ -68,6 +68,15 @@ from midstream_protocol.limits import MAX_PREVIEW_CHARS
 class Door:
     """What a command is decided with: the state as it is now, the rules, the limits, the time, the run's secret."""
 
+    __slots__ = (
+        "joins",
+        "limits",
+        "now_ms",
+        "rules",
+        "secret",
+        "state",
+    )
+
     def __init__(self, *, state: RunState, rules: Rules, limits: Limits, now_ms: int, secret: bytes) -> None:
         self.state = state
         self.rules = rules

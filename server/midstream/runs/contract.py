@@ -206,6 +206,10 @@ class Filter(Protocol):
 
     async def passed(self, payload: Payload) -> Payload | None: ...
 
+    def delta(self, message_id: str, text: str) -> str | None:
+        """What is shown of one text delta, where that needs no waiting and no more than its text. None: ask `passed`."""
+        ...
+
     def passed_now(self, payload: Payload) -> Payload | None:
         """The same without waiting for anything, for closings of cancelled work."""
         ...

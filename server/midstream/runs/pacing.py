@@ -9,9 +9,6 @@ import asyncio
 from collections import deque
 from typing import Final
 
-from midstream.runs.contract import Program
-from midstream.runs.port import Port
-
 _FREE: Final = 2
 """Programs that begin without waiting, if none did in the last turns."""
 
@@ -32,12 +29,8 @@ class Pace:
         self._free = _FREE
         self._turning = False
 
-    def paced(self, program: Program) -> Program:
-        """The same program; it begins when it is its turn."""
-        return _Paced(program, self)
-
     async def turn(self) -> None:
-        """Wait for it."""
+        """Wait until it is this program's turn to begin."""
         loop = asyncio.get_running_loop()
         if not self._turning:
             self._turning = True
@@ -64,13 +57,3 @@ class Pace:
             loop.call_soon(self._turn, 0)
         else:
             self._turning, self._free = False, _FREE
-
-
-class _Paced:
-    def __init__(self, program: Program, pace: Pace) -> None:
-        self._program = program
-        self._pace = pace
-
-    async def run(self, port: Port) -> None:
-        await self._pace.turn()
-        await self._program.run(port)

@@ -66,6 +66,22 @@ T = TypeVar("T")
 class Port:
     """One program's door to its run. Safe to use from all tasks of that program."""
 
+    __slots__ = (
+        "_attendance",
+        "_beyond",
+        "_call_cancels",
+        "_filter",
+        "_interrupts",
+        "_mailbox",
+        "_state",
+        "_stopping",
+        "_waiting",
+        "clock",
+        "journal",
+        "recovered",
+        "start",
+    )
+
     def __init__(
         self,
         *,
@@ -120,6 +136,24 @@ class Port:
                 if not await self._mailbox.room_in_time():
                     self._mailbox.force_output(drafted)
                     return
+        except LogError as error:
+            raise Stopping from error
+
+    def say(self, message_id: str, text: str, *, step_id: str | None) -> bool:
+        """Show one text delta of an open message, if nothing has to be waited for; they are so many. False: nothing was
+        done, `emit` it. Raises `Stopping`.
+        """
+        if self._state.ended:
+            raise Stopping
+        if type(text) is not str or not self._mailbox.has_room:
+            return False
+        shown: str | None = text
+        if self._filter is not None:
+            shown = self._filter.delta(message_id, text)
+        if not shown:
+            return shown is not None
+        try:
+            return self._mailbox.say(message_id, shown, step_id)
         except LogError as error:
             raise Stopping from error
 

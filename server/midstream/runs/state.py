@@ -150,10 +150,10 @@ class RunState:
     tool_values: dict[str, ResultRecord] = field(default_factory=dict)
     """Results of client-run tools that their program has not read yet."""
     corrections: dict[str, CorrectionState] = field(default_factory=dict)
-    replans: set[str] = field(default_factory=set)
+    replans: dict[str, None] = field(default_factory=dict)
     """Ids of corrections that ask for a new plan."""
     cancelling: Cancelling | None = None
-    call_cancels: set[str] = field(default_factory=set)
+    call_cancels: dict[str, None] = field(default_factory=dict)
     grants: dict[str, str] = field(default_factory=dict)
     hosts: dict[str, Host] = field(default_factory=dict)
     usage: Usage = NO_USAGE
@@ -161,7 +161,7 @@ class RunState:
     """Recoveries since the last progress."""
     plan: tuple[Todo, ...] | None = None
     """None: there was never one."""
-    spent: set[str] = field(default_factory=set)
+    spent: dict[str, None] = field(default_factory=dict)
     """Ids of messages, steps and dropped calls that are over (`message:…`, `step:…`, `call:…`): none comes again."""
     receipts: dict[str, StoredReceipt] = field(default_factory=dict)
 

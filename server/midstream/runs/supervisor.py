@@ -205,6 +205,7 @@ class Supervisor:
             limits=self._limits,
             clock=self._clock,
             windows=self._windows,
+            pace=self._pace,
             beyond=Beyond(record, log=self._store.log, threads=self.threads, keep=self._limits.max_thread_history),
             recovered=recovered is not None,
         )
@@ -220,8 +221,7 @@ class Supervisor:
 
     def _program(self, record: StartRecord) -> Program | None:
         try:
-            program = self._agents.program(record)
-            return None if program is None else self._pace.paced(program)
+            return self._agents.program(record)
         except Exception as error:  # noqa: BLE001 - an app's own code: it fails its run and nothing else
             return _Unmade(error)
 

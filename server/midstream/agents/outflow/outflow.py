@@ -83,22 +83,20 @@ class Passage:
 
     async def passed(self, payload: Payload) -> Payload | None:
         """What is shown of it; None: nothing."""
-        if self._bare and type(payload) is MessageDelta:
-            return self._delta(payload)
         shown = self._transformed(payload)
         if shown is not None:
             shown = self._processed(await self._enrichment.enriched(shown))
         return self._told(payload, shown)
 
-    def _delta(self, payload: MessageDelta) -> Payload | None:
+    def delta(self, message_id: str, text: str) -> str | None:
         """What passes most, where an app has no functions of its own."""
-        text = self.secrets.exact.replaced(payload.text)
-        message = self._messages.get(payload.message_id)
+        if not self._bare:
+            return None
+        shown = self.secrets.exact.replaced(text)
+        message = self._messages.get(message_id)
         if message is not None:
-            message.add(payload.text, text)
-            if not text:
-                return None
-        return payload if text == payload.text else msgspec.structs.replace(payload, text=text)
+            message.add(text, shown)
+        return shown
 
     def passed_now(self, payload: Payload) -> Payload | None:
         """The same without waiting: of the catalogues only what they have said already."""
@@ -193,14 +191,14 @@ class _Message:
     def __init__(self) -> None:
         self._length = 0
         self._shown: list[str] = []
-        self._newest: list[tuple[str, str]] = []
+        self._before: tuple[str, str] | None = None
+        self._last: tuple[str, str] | None = None
 
     def add(self, said: str, shown: str) -> None:
-        self._newest.append((said, shown))
-        if len(self._newest) > 2:
-            settled, text = self._newest.pop(0)
-            self._length += len(settled)
-            self._shown.append(text)
+        settled, self._before, self._last = self._before, self._last, (said, shown)
+        if settled is not None:
+            self._length += len(settled[0])
+            self._shown.append(settled[1])
 
     def shown_of(self, said: str) -> str | None:
         """What was shown of `said`, all deltas joined; None: these are not its deltas.
@@ -209,7 +207,8 @@ class _Message:
         of the text.
         """
         tail = said[self._length :]
-        for newest in (self._newest, self._newest[:-1], self._newest[1:]):
+        two = [each for each in (self._before, self._last) if each is not None]
+        for newest in (two, two[:-1], two[1:]):
             if tail == "".join(part for part, _ in newest):
                 return "".join([*self._shown, *(text for _, text in newest)])
         return None
