@@ -297,9 +297,17 @@ async def test_a_hundred_runs_that_are_refused_together_come_back_apart():
     served: list[float] = []
     clock = ManualClock()
 
+    together = asyncio.Event()
+
     def reply(_: Any) -> Reply:
         served.append(clock.monotonic())
-        return refused(429, "rate_limit_error", retry_after="5") if len(served) <= 100 else DONE
+        if len(served) > 100:
+            return DONE
+        if len(served) == 100:
+            together.set()
+        no = refused(429, "rate_limit_error", retry_after="5")
+        # Who was told first would keep the others from asking.
+        return Reply([together, *no.steps], status=no.status, headers=no.headers)
 
     async with model_server(reply) as server:
         provider = AnthropicProvider(api_key=None, base_url=server.base_url, default_model="test-model")

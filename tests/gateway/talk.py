@@ -1,7 +1,8 @@
 """A program whose run is a script in its input, so that a client alone can say what should happen.
 
 `say N [size]` streams N deltas; `gate NAME` waits until the test opens it (and says so when it is reached);
-`ask` asks the user; `fail` fails, and says how to go on; `title` names the thread. The run ends with the number of deltas.
+`turn` asks for clearance, as before a model call; `ask` asks the user; `fail` fails, and says how to go on; `title`
+names the thread. The run ends with the number of deltas.
 """
 
 import asyncio
@@ -53,6 +54,8 @@ class Talk:
                 case ["gate", name]:
                     self._gates[name].reached.set()
                     await self._gates[name].opened.wait()
+                case ["turn"]:
+                    await port.clearance()
                 case ["ask"]:
                     expires = iso_ms(SystemClock().now_ms() + 600_000)
                     await port.ask(

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from midstream.runs.threads import Thread, Title, forgotten
 from midstream.testing import ManualClock
 from midstream_protocol.commands import RunCancel, RunCorrect
 from midstream_protocol.errors import NotFound, RunActive, Unavailable
+from midstream_protocol.frames import Receipt
 from tests.runs.conftest import Open
 from tests.runs.house import House, soon, types
 from tests.runs.say import for_ever, speak
@@ -135,8 +137,10 @@ async def test_the_file_shrinks(tmp_path: Path, clock: ManualClock) -> None:
 @pytest.mark.asyncio
 async def test_who_reads_it_is_told_that_it_is_gone(house: Open) -> None:
     server = await house(says)
-    run = await over(server)
+    run = await server.start()
+    # Slow, so that all of it is in memory still.
     reader = await server.attach(run, since_seq=2)
+    await server.log(run)
     told = asyncio.Event()
     waiting = (await server.registry.attach(ME, run, wake=told.set)).subscription
     await server.registry.delete(ME, run)
@@ -208,6 +212,22 @@ async def test_a_command_that_comes_while_it_is_erased_leaves_nothing(house: Ope
     receipts = await asyncio.gather(*commands)
     await deleting
     assert {receipt.code for receipt in receipts} <= {"run_ended", "not_found", "unavailable"}
+    assert not await server.store.records.list(f"late.{namespace(ME.id)}.{run}")
+
+
+@pytest.mark.asyncio
+async def test_a_refusal_that_is_remembered_after_the_erasing_is_forgotten(house: Open) -> None:
+    server = await house(says)
+    run = await over(server)
+    late = server.registry._late
+    keep = late.keep
+
+    async def slow(*named: Any) -> Receipt:
+        await server.registry.delete(ME, run)
+        return await keep(*named)
+
+    late.keep = slow  # type: ignore[method-assign]
+    assert (await server.send(run, RunCancel())).code == "not_found"
     assert not await server.store.records.list(f"late.{namespace(ME.id)}.{run}")
 
 

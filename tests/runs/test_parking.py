@@ -1,6 +1,7 @@
 """A run that waits for people leaves the memory, and comes back as if it had never gone."""
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
@@ -76,6 +77,7 @@ async def test_a_run_that_waits_leaves_the_memory_and_goes_on_when_it_is_answere
     server = await house(effects)
     run = await waits(server)
     before = await server.log(run, ended=False)
+    assert (await server.registry.view(ME, run)).status == "waiting"
     await server.clock.advance(28)
     assert server.registry.live_runs == 1
     await parked(server, 5)
@@ -209,6 +211,7 @@ async def test_only_what_merely_waits_is_parked(house: Open) -> None:
     assert server.registry.live_runs == 5
     await server.clock.advance(100)
     assert server.registry.live_runs == 4
+    assert [port.start.input for port in server.ports if port.stopping] == ["asks"]
 
 
 @pytest.mark.asyncio
@@ -253,6 +256,66 @@ async def test_parked_and_woken_again_and_again(house: Open) -> None:
     assert events[-1].payload.result == list(range(10))
     assert types(events).count("input.required") == 10
     assert "recovery.started" not in types(events)
+
+
+@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.asyncio
+async def test_whatever_happens_in_between_each_answer_is_acted_on_once(house: Open, seed: int) -> None:
+    """Parked, answered while it is parked, restarted, killed, read and left, in any order."""
+    dice = random.Random(seed)
+    acted: list[int] = []
+
+    async def body(port: Port) -> None:
+        for n in range(6):
+            key = f"t{n}"
+            answer = await port.ask(
+                approval(port, key=f"a{n}", call_id=key, seconds=SECONDS), journal=[call_record(key)]
+            )
+            call = port.call(key)
+            if answer.decision != "approved" or (call is not None and call.state == "completed"):
+                continue
+            if call is None or call.attempt == 0:
+                await port.record(started(port, key))
+                acted.append(n)
+            await port.record(completed(key))
+        await port.end("done")
+
+    server = await house(body)
+    run = await server.start()
+    readers, answered, killed = [], 0, 0
+    while answered < 6:
+        match dice.choice(["park", "park slowly", "answer", "answer", "read", "leave", "shut", "kill"]):
+            case "park":
+                await server.clock.advance(40)
+            case "park slowly":
+                await server.clock.advance(dice.choice([1, 29, 31]))
+                for _ in range(dice.randrange(40)):
+                    await asyncio.sleep(0)
+            case "answer":
+                reader = await server.attach(run)
+                await reader.pull()
+                waiting = [e.payload.approval_id for e in reader.events if e.type == "approval.required"]
+                reader.close()
+                if f"a{answered}" in waiting:
+                    receipt = await server.send(run, ApprovalRespond(approval_id=f"a{answered}", decision="approve"))
+                    assert (receipt.status, receipt.code) == ("accepted", None)
+                    answered += 1
+            case "read":
+                readers.append(await server.attach(run))
+            case "leave" if readers:
+                readers.pop().close()
+            case ("shut" | "kill") as way:
+                readers.clear()
+                killed += way == "kill"
+                await (server.shut() if way == "shut" else server.crash())
+                await server.open()
+        await asyncio.sleep(0)
+    events = await server.log(run)
+    assert events[-1].payload.result == "done"
+    assert acted == sorted(set(acted)), "a call runs once"
+    assert [e.payload.decision for e in events if e.type == "approval.resolved"] == ["approved"] * 6
+    assert types(events).count("approval.required") == 6
+    assert types(events).count("recovery.started") <= killed
 
 
 @pytest.mark.asyncio

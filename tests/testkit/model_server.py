@@ -82,6 +82,8 @@ class ModelServer:
     requests: list[Received] = field(default_factory=list)
     disconnects: list[float] = field(default_factory=list)
     connections: int = 0
+    unread: int = 0
+    """Connections whose client reads so little that the sockets between are full. Only async iterators wait for it."""
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def requested(self, count: int = 1) -> Received:
@@ -134,6 +136,8 @@ class _Connection(asyncio.Protocol):
         self._live = live
         self._input = b""
         self._left = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._answering: asyncio.Task[None] | None = None
         self._noting: set[asyncio.Task[None]] = set()
 
@@ -147,8 +151,18 @@ class _Connection(asyncio.Protocol):
         self._input += data
         self._take()
 
+    def pause_writing(self) -> None:
+        self._server.unread += 1
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._server.unread -= 1
+        self._writable.set()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._left.set()
+        if not self._writable.is_set():
+            self.resume_writing()
         if self._answering is not None and not self._answering.done():
             self._server.disconnects.append(time.monotonic())
             self._note()
@@ -206,6 +220,7 @@ class _Connection(asyncio.Protocol):
                 case _:
                     async for chunk in step:
                         self._chunk(chunk)
+                        await self._writable.wait()
         self._transport.write(b"0\r\n\r\n")
         asyncio.get_running_loop().call_soon(self._take)
 

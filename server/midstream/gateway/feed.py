@@ -15,10 +15,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from midstream.gateway.body import query_id
-from midstream.gateway.ndjson_sse import STREAM_HEADERS
+from midstream.gateway.ndjson_sse import STREAM_HEADERS, Out, head_of_stream
 from midstream.gateway.quotas import address_of
 from midstream.gateway.sampling import Sampler, is_chatter
-from midstream.gateway.stream_forms import Form, Lines, ServerSentEvents
+from midstream.gateway.stream_forms import Form, Lines, ServerSentEvents, wants_lines
 from midstream.gateway.uvicorn_http import EXTENSION
 from midstream.runs import Principal
 from midstream.runs.keys import namespace
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 DROPPED_EVERY_S: Final = 1.0
 """Between two times that a reader is told how many events it was not given."""
 
-_HEADERS: Final = {"cache-control": "no-store, no-transform", "x-accel-buffering": "no"}
 _TYPE: Final = b'"type":"'
 
 _log = structlog.get_logger("midstream.gateway.feed")
@@ -52,12 +51,12 @@ class Feeds:
 
     async def open(self, request: Request, principal: Principal) -> Response:
         """The answer to one request. Raises `Malformed`, `QuotaExceeded`."""
-        lines = "ndjson" in request.headers.get("accept", "")
+        lines = wants_lines(request.headers.getlist("accept"))
         types = wanted_types(request.query_params.get("types"))
         run_id = query_id(request, "run_id")
         form: Form = Lines() if lines else _WithoutIds()
         if request.method == "HEAD":
-            return Response(headers=STREAM_HEADERS, media_type=form.media_type)
+            return head_of_stream(form)
         options = self._gateway.options
         if self._count >= options.max_feeds:
             raise QuotaExceeded(f"{options.max_feeds} feeds are open, as many as this server gives: try again later")
@@ -171,7 +170,9 @@ class Watcher(Response):
         self._some.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        writer = spawn(self._write(send), name="feed/writer")
+        server = scope.get("extensions", {}).get(EXTENSION, {})
+        out = Out(send, server, timeout_s=self._gateway.options.send_timeout_s)
+        writer = spawn(self._write(out), name="feed/writer")
         watcher = spawn(_disconnected(receive), name="feed/watcher")
         try:
             await asyncio.wait({writer, watcher}, return_when=asyncio.FIRST_COMPLETED)
@@ -180,33 +181,33 @@ class Watcher(Response):
             self._gateway.leave(self)
             self._count()
             await stop(writer, watcher)
-        if self._stalled and (cut := scope.get("extensions", {}).get(EXTENSION)) is not None:
-            cut["abort"]()
+        if self._stalled and (cut := server.get("abort")) is not None:
+            cut()
             await _disconnected(receive)
 
-    async def _write(self, send: Send) -> None:
+    async def _write(self, out: Out) -> None:
         try:
-            await self._follow(send)
+            await self._follow(out)
         except TimeoutError:
             # Nothing more can be said to a reader that takes nothing; the connection is cut, which tells it.
             self._stalled = True
             _log.info("a feed's reader was too slow")
 
-    async def _follow(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        await self._put(send, self._form.opening)
+    async def _follow(self, out: Out) -> None:
+        await out.begin(self.raw_headers)
+        await out.put(self._form.opening)
         while not self._closing.is_set():
             # Cleared before it looks: what comes while it sends must be seen.
             self._some.clear()
             if body := self._due():
-                await self._put(send, body)
+                await out.put(body)
             wait_s = self._wait_s()
             if wait_s is not None:
                 # What comes meanwhile waits with the rest.
                 await self._elapsed(self._closing, wait_s)
             elif not await self._elapsed(self._some, self._gateway.options.heartbeat_s):
-                await self._put(send, self._form.keep_alive(Heartbeat(now=iso_ms(self._clock.now_ms()), runs={})))
-        await self._put(send, b"", more_body=False)
+                await out.put(self._form.keep_alive(Heartbeat(now=iso_ms(self._clock.now_ms()), runs={})))
+        await out.put(b"", last=True)
 
     def _due(self) -> bytes:
         """What is to be written now."""
@@ -243,11 +244,6 @@ class Watcher(Response):
         except TimeoutError:
             return False
         return True
-
-    async def _put(self, send: Send, body: bytes, *, more_body: bool = True) -> None:
-        if body or not more_body:
-            async with asyncio.timeout(self._gateway.options.send_timeout_s):
-                await send({"type": "http.response.body", "body": body, "more_body": more_body})
 
 
 def _type_of(event: bytes) -> bytes:

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from midstream.gateway.body import path_run_id, query_choice, query_id, query_int
 from midstream.gateway.quotas import address_of
-from midstream.gateway.stream_forms import Form, Lines, ServerSentEvents
+from midstream.gateway.stream_forms import Form, Lines, ServerSentEvents, wants_lines
 from midstream.gateway.uvicorn_http import EXTENSION
 from midstream.gateway.ws import reconnect_in_s
 from midstream.log import LogError
@@ -42,11 +42,12 @@ _log = structlog.get_logger("midstream.gateway.events")
 async def events(gateway: "Gateway", request: Request, principal: Principal) -> Response:
     """The answer to one request: the stream, or 204. Raises `Malformed`, `NotFound`, `QuotaExceeded`."""
     run_id = path_run_id(request)
-    lines = "ndjson" in request.headers.get("accept", "")
+    lines = wants_lines(request.headers.getlist("accept"))
     since_seq = query_int(request, "since_seq", default=0, low=0)
     epoch = query_id(request, "epoch")
     replay = query_choice(request, "replay", ("full", "merged", "snapshot")) or "full"
-    if (last := request.headers.get("last-event-id")) is not None:
+    # An empty one is that of a client that has seen none.
+    if last := request.headers.get("last-event-id"):
         epoch, since_seq = last_event_id(last, epoch)
         replay = "full" if replay == "snapshot" else replay
     bell = _Bell()
@@ -60,15 +61,23 @@ async def events(gateway: "Gateway", request: Request, principal: Principal) -> 
     form: Form = Lines() if lines else ServerSentEvents(frame.epoch)
     if request.method == "HEAD":
         subscription.close()
-        return Response(headers=STREAM_HEADERS, media_type=form.media_type)
+        return head_of_stream(form)
     stream = EventStream(gateway, form=form, subscription=subscription, reset=attachment.reset, bell=bell)
     try:
         gateway.enter(stream, principal=principal, address=address_of(request.scope))
     except QuotaExceeded:
         subscription.close()
         raise
-    count_attach(form.transport, resumed=since_seq > 0)
+    count_attach(form.transport, resumed=since_seq > 0 and attachment.reset is None)
     return stream
+
+
+def head_of_stream(form: Form) -> Response:
+    """The answer to a HEAD."""
+    answer = Response(headers=STREAM_HEADERS, media_type=form.media_type)
+    # What a GET would send has no length.
+    del answer.headers["content-length"]
+    return answer
 
 
 def last_event_id(text: str, epoch: str | None) -> tuple[str | None, int]:
@@ -145,7 +154,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         server = scope.get("extensions", {}).get(EXTENSION, {})
-        out = _Out(send, server, timeout_s=self._gateway.options.send_timeout_s)
+        out = Out(send, server, timeout_s=self._gateway.options.send_timeout_s)
         name = f"events:{self._subscription.run_id}"
         # A task of its own although this one does nothing meanwhile: waking it does not go through all the layers
         # between the server and here.
@@ -169,7 +178,7 @@ class EventStream(Response):
         await _disconnected(receive)
         self._gone = True
 
-    async def _write(self, out: "_Out") -> None:
+    async def _write(self, out: "Out") -> None:
         try:
             await self._follow(out)
             self._told = not self._gone
@@ -180,7 +189,7 @@ class EventStream(Response):
         except OSError:
             self._gone = True
 
-    async def _follow(self, out: "_Out") -> None:
+    async def _follow(self, out: "Out") -> None:
         subscription, form, bell = self._subscription, self._form, self._bell
         await out.begin(self.raw_headers)
         await out.put(form.opening + (form.reset(self._reset) if self._reset is not None else b""))
@@ -236,7 +245,7 @@ class EventStream(Response):
         self._schedule_beat()
 
 
-class _Out:
+class Out:
     """Where a stream's bytes go. Raises `TimeoutError` when nothing of them is taken for `timeout_s`."""
 
     def __init__(self, send: Send, server: Mapping[str, Any], *, timeout_s: float) -> None:

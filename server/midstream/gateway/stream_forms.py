@@ -21,6 +21,9 @@ class _Place(msgspec.Struct):
     type: str
 
 
+# The `q` of a media type in an `Accept` header.
+_WEIGHT: Final = re.compile(r"(?:^|;)\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*(?:;|$)")
+
 _decoded = msgspec.json.Decoder(_Place).decode
 
 
@@ -82,6 +85,18 @@ class Lines:
 
 
 Form = ServerSentEvents | Lines
+
+
+def wants_lines(accept: Sequence[str]) -> bool:
+    """Whether these `Accept` headers ask for NDJSON: by name, and not less than for server-sent events."""
+    weights = {"text/event-stream": 0.0, "application/x-ndjson": 0.0, "application/ndjson": 0.0}
+    for each in ",".join(accept).lower().split(","):
+        named, _, parameters = each.partition(";")
+        if (kind := named.strip()) in weights:
+            found = _WEIGHT.search(parameters)
+            weights[kind] = max(weights[kind], float(found[1]) if found is not None else 1.0)
+    lines = max(weights["application/x-ndjson"], weights["application/ndjson"])
+    return lines > 0 and lines >= weights["text/event-stream"]
 
 
 def _place(event: bytes) -> tuple[bytes, bytes]:

@@ -140,12 +140,15 @@ def known_secrets(
     was told (`system`) the secrets in it and the sentences that speak to the model itself.
     """
     found = {text for text in texts if text}
-    for name, value in (os.environ if environ is None else environ).items():
-        if secret_name(name) and _searchable(value):
-            found.add(value)
+    found |= process_secrets(os.environ if environ is None else environ)
     for text in system:
         found.update(_of_system(text))
     return Secrets(found, guess=guess)
+
+
+def process_secrets(environ: Mapping[str, str]) -> set[str]:
+    """The credentials of a process, by the names of its environment."""
+    return {value for name, value in environ.items() if secret_name(name) and _searchable(value)}
 
 
 @lru_cache(maxsize=256)

@@ -4,6 +4,7 @@ Fail closed: a function that raises costs the texts of that event, never the run
 left out. Enrichment fails open: it only adds.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from midstream.agents.conversation import calls_of, decode_message
 from midstream.agents.outflow.contract import Audience, Outflow
 from midstream.agents.outflow.enrich import Enrichment
 from midstream.agents.outflow.exact import HIDDEN
-from midstream.agents.outflow.known import Secrets, known_secrets
+from midstream.agents.outflow.known import Secrets, known_secrets, process_secrets
 from midstream.agents.outflow.leakage import TextFilter, text_filter_for
 from midstream.agents.outflow.process import HiddenTools
 from midstream.agents.outflow.transform import DROPPED, clean, kept, masked
@@ -43,6 +44,7 @@ class Outlet:
     def __init__(self, outflow: Outflow, *, clock: Clock | None = None) -> None:
         self._outflow = outflow
         self._enrichment = Enrichment(outflow, clock=clock)
+        self._texts = (*outflow.secrets, *process_secrets(os.environ))
 
     def passage(self, port: Port, *, agent: str, system: Iterable[str] = ()) -> "Passage":
         """The way out of this run of `agent`. `system`: all that its models are told as system text."""
@@ -50,7 +52,7 @@ class Outlet:
         return Passage(
             outflow,
             Audience(run_id=start.run_id, thread_id=start.thread_id, agent=agent, principal=start.principal),
-            secrets=known_secrets(texts=outflow.secrets, system=system, guess=outflow.guess),
+            secrets=known_secrets(texts=self._texts, system=system, environ={}, guess=outflow.guess),
             enrichment=self._enrichment,
             journal=port.journal,
         )
