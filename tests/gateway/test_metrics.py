@@ -156,6 +156,8 @@ async def test_attaches_resumes_resets_and_those_who_leave(house: House, transpo
         found = await grown.until(lambda found: more("abandoned_streams", found) == 4)
         assert more("resets", found, 'reason="requested"') == 1
         assert more("resets", found, 'reason="ahead"') == 1
+        # Neither went on from where it said it was.
+        assert more("resumes", found) == 1
         # Who follows to the end has not left early; what comes meanwhile is delivered.
         delivered = found.get("delivery_seconds_count", 0)
         if transport == "ws":

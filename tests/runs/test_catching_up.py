@@ -255,7 +255,7 @@ async def test_a_live_reader_that_falls_too_far_behind_goes_on_from_a_snapshot(h
     everything_ = await server.attach(run)
     first = list(await reader.pull(max_events=1))
     while not reader._feed.ended:
-        await everything_.until("message.completed")
+        # It may fall behind itself where the log is slow.
         with contextlib.suppress(SubscriptionLost):
             await everything_.all()
     with pytest.raises(SubscriptionLost) as lost_:

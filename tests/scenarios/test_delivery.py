@@ -4,6 +4,7 @@ Whoever comes back with its cursor has the same bytes in the end, whatever it wa
 """
 
 import asyncio
+import contextlib
 import json
 import signal
 from collections.abc import Awaitable, Callable
@@ -46,10 +47,8 @@ class Reader:
     async def keep_reading(self, visit: Callable[["Reader"], Awaitable[None]]) -> None:
         while not self.ended:
             self.visits += 1
-            try:
+            with contextlib.suppress(*CUT):
                 await visit(self)
-            except CUT:
-                pass
             await asyncio.sleep(0.02)
 
 

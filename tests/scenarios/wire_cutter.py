@@ -5,7 +5,7 @@ import contextlib
 import random
 import socket
 import struct
-from typing import Literal
+from typing import Literal, Self
 
 Break = Literal["close", "reset", "hang"]
 BREAKS: tuple[Break, ...] = ("close", "reset", "hang")
@@ -23,7 +23,7 @@ class WireCutter:
         self._dice = random.Random(seed)
         self._most = most
 
-    async def __aenter__(self) -> "WireCutter":
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self

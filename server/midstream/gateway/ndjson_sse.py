@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 # `no-transform`: whoever compresses on the way would hold events back. `x-accel-buffering`: nginx's own word for it.
 STREAM_HEADERS: Final = {"cache-control": "no-store, no-transform", "x-accel-buffering": "no"}
 
+LAST_WORDS_S: Final = 1.0
+"""How long a reader may take for the rest of a stream that the server ends. It comes back with its cursor anyway."""
+
 _log = structlog.get_logger("midstream.gateway.events")
 
 
@@ -144,13 +147,17 @@ class EventStream(Response):
         """Nothing was written since the heart beat last."""
         self._beat_due = False
         self._cancel_beat: Callable[[], None] = lambda: None
+        self._cancel_cut: Callable[[], None] = lambda: None
+        self._writer: asyncio.Task[None] | None = None
 
     def announce_drain(self) -> None:
         """There is no frame for it here: the end of the stream says it."""
 
     def close_for_drain(self) -> None:
-        self._closing = True
-        self._bell.ring()
+        if not self._closing:
+            self._closing = True
+            self._bell.ring()
+            self._cancel_cut = self._gateway.clock.call_later(LAST_WORDS_S, self._cut)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         server = scope.get("extensions", {}).get(EXTENSION, {})
@@ -158,13 +165,14 @@ class EventStream(Response):
         name = f"events:{self._subscription.run_id}"
         # A task of its own although this one does nothing meanwhile: waking it does not go through all the layers
         # between the server and here.
-        writer = spawn(self._write(out), name=f"{name}/writer")
+        writer = self._writer = spawn(self._write(out), name=f"{name}/writer")
         watcher = spawn(self._watch(receive), name=f"{name}/watcher")
         self._schedule_beat()
         try:
             await asyncio.wait({writer, watcher}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._cancel_beat()
+            self._cancel_cut()
             self._subscription.close()
             self._gateway.leave(self)
             if not self._told:
@@ -173,6 +181,12 @@ class EventStream(Response):
         if self._stalled and (cut := server.get("abort")) is not None:
             cut()
             await _disconnected(receive)
+
+    def _cut(self) -> None:
+        """It is to end, and its reader takes nothing: nothing can be said any more."""
+        if self._writer is not None and not self._writer.done():
+            self._stalled = True
+            self._writer.cancel()
 
     async def _watch(self, receive: Receive) -> None:
         await _disconnected(receive)

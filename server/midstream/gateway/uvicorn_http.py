@@ -7,6 +7,10 @@ wait.
 """
 
 import asyncio
+import contextlib
+import fcntl
+import sys
+import termios
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.types import Receive, Scope, Send
@@ -19,8 +23,21 @@ else:
 
 EXTENSION: Final = "midstream.http.abort"
 """The extension's name in `scope["extensions"]`. Its value has `abort`, a function: drop the connection; `held`, the
-bytes that wait for its socket; and `ready`, whether a send would go on at once.
+bytes that its reader's machine has not taken yet; and `ready`, whether a send would go on at once.
 """
+
+
+def unsent_bytes(transport: asyncio.Transport) -> int:
+    """Bytes written there that the peer's machine has not taken yet, as far as this one can tell.
+
+    Those that the system holds count: of megabytes in its buffer a slow peer takes little for a long time before there
+    is room for more.
+    """
+    waiting = transport.get_write_buffer_size()
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        held = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        waiting += int.from_bytes(held, sys.byteorder)
+    return waiting
 
 
 class MidstreamHttpProtocol(AutoHTTPProtocol):
@@ -34,10 +51,13 @@ class MidstreamHttpProtocol(AutoHTTPProtocol):
         def ready() -> bool:
             return not flow.write_paused
 
+        def held() -> int:
+            return unsent_bytes(transport)
+
         async def with_abort(scope: Scope, receive: Receive, send: Send) -> None:
             scope.setdefault("extensions", {})[EXTENSION] = {
                 "abort": transport.abort,
-                "held": transport.get_write_buffer_size,
+                "held": held,
                 "ready": ready,
             }
             await app(scope, receive, send)

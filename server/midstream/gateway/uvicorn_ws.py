@@ -12,11 +12,7 @@
 """
 
 import asyncio
-import contextlib
-import fcntl
 import struct
-import sys
-import termios
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol, cast
 
@@ -24,6 +20,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 from websockets.protocol import State
+
+from midstream.gateway.uvicorn_http import unsent_bytes
 
 EXTENSION: Final = "midstream.websocket.direct"
 """The extension's name in `scope["extensions"]`. Its value is a `Direct`, for use after the accept."""
@@ -33,6 +31,9 @@ WRITE_BUFFER_BYTES: Final = 32 * 1024
 
 CLOSE_TIMEOUT_S: Final = 5.0
 """How long a peer may take to answer a close before its connection is dropped."""
+
+EXIT_GRACE_S: Final = 1.0
+"""The same when the server exits: how long it waits for a peer that does not take what was written."""
 
 ABNORMAL: Final = 1006
 """The close code of a connection that ended without one."""
@@ -119,11 +120,7 @@ class MidstreamProtocol(WebSocketsSansIOProtocol):
         self.transport.set_write_buffer_limits(high=write_buffer_bytes)
 
     def unsent(self) -> int:
-        waiting: int = self.transport.get_write_buffer_size()
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            held = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-            waiting += int.from_bytes(held, sys.byteorder)
-        return waiting
+        return unsent_bytes(self.transport)
 
     def write(self, frames: Sequence[bytes], *, text: bool) -> None:
         if self.close_sent or self.disconnected or self.transport.is_closing():
@@ -221,6 +218,12 @@ class MidstreamProtocol(WebSocketsSansIOProtocol):
         super().keepalive_timeout()
         if self.transport.get_write_buffer_size():
             self.transport.abort()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.transport.get_write_buffer_size():
+            # uvicorn's stops the timer of a close under way, and who reads nothing would hold up the exit.
+            self.close_timer = self.loop.call_later(EXIT_GRACE_S, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.handshake_complete:

@@ -167,11 +167,6 @@ class Actor:
         return self._state.log_status() == "running"
 
     @property
-    def counting(self) -> bool:
-        """Whether a time runs at whose end the run is cancelled, because nobody is attached."""
-        return self._attendance is not None and self._attendance.counting
-
-    @property
     def quiet_since_ms(self) -> int:
         """When something was decided last."""
         return self._door.now_ms

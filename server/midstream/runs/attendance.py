@@ -58,11 +58,6 @@ class Attendance:
         """Whether this run's starter wants anything."""
         return start.on_abandon not in (None, "continue") or start.on_lag not in (None, "continue")
 
-    @property
-    def counting(self) -> bool:
-        """Whether a time runs at whose end the run is cancelled."""
-        return self._leaving is not None
-
     def begin(self) -> None:
         self._feed.watch(self._changed, lag=self._lag if self._pauses_behind else None)
         self._changed()

@@ -1,8 +1,8 @@
 """When text deltas that were gathered are written: windows, kept by one timer for all runs of a process.
 
 The first delta goes at once, and a window begins. What comes in the window waits; at its end what waits is written - as
-one event, or with coalescing off in one batch of as many - and the next window begins. Whatever else the run writes takes
-along what waits, and ends the window.
+one event, or with coalescing off in one batch of as many - and the next window begins. Whatever else the run writes
+takes along what waits, and ends the window.
 
 Windows end on a grid, so that those of many runs end in one turn of the loop and share commits and wake-ups.
 """

@@ -207,7 +207,7 @@ class Filter(Protocol):
     async def passed(self, payload: Payload) -> Payload | None: ...
 
     def delta(self, message_id: str, text: str) -> str | None:
-        """What is shown of one text delta, where that needs no waiting and no more than its text. None: ask `passed`."""
+        """What is shown of one text delta, where its text alone says so, without waiting. None: ask `passed`."""
         ...
 
     def passed_now(self, payload: Payload) -> Payload | None:
