@@ -35,11 +35,16 @@ def test_a_run_is_deleted_by_name(midstream, over):
     assert "not_found" in again.stderr
 
 
-def test_nothing_is_deleted_unasked(midstream, over):
-    done = midstream("delete", over)
+def test_nothing_is_deleted_that_was_neither_named_nor_agreed_to(midstream, over):
+    done = midstream("delete", "--ended-before", "0s")
     assert (done.returncode, done.stdout) == (1, "")
     assert "say --yes" in done.stderr
     assert over in listed(midstream)
+
+
+def test_a_script_that_names_a_run_is_not_asked(midstream, over):
+    assert midstream("delete", over).stdout == f"deleted: {over}\n"
+    assert over not in listed(midstream)
 
 
 def test_a_person_is_asked(served, terminals, midstream, over):

@@ -78,7 +78,7 @@ async def _delete(url: str, token: str | None, runs: list[str], *, age_s: float 
         if not runs:
             typer.echo("no run ended as long ago as that")
             return 0
-        if not yes and not _agreed(runs):
+        if not yes and not _agreed(runs, named=age_s is None):
             return 1
         for run in runs:
             try:
@@ -115,9 +115,12 @@ async def _ended_before(rest: Rest, age_s: float) -> AsyncIterator[str]:
             return
 
 
-def _agreed(runs: list[str]) -> bool:
+def _agreed(runs: list[str], *, named: bool) -> bool:
     what = safe_line(runs[0]) if len(runs) == 1 else f"{len(runs)} runs"
     if not sys.stdin.isatty():
+        if named:
+            # A script that names a run means it.
+            return True
         typer.echo(f"this would delete {what} for good: say --yes", err=True)
         return False
     return typer.confirm(f"Delete {what} for good?")
