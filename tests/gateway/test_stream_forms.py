@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midstream.gateway.ndjson_sse import _Out
+from midstream.gateway.ndjson_sse import Out
 from midstream.gateway.stream_forms import Lines, ServerSentEvents
 from midstream_protocol.codec import decode_event, event_bytes, iso_ms
 from midstream_protocol.events import EVENTS, MessageDelta, Notice, Origin, RunStarted
@@ -81,7 +81,7 @@ class SlowReader:
 @pytest.mark.asyncio
 async def test_a_reader_that_takes_something_is_waited_for() -> None:
     reader = SlowReader(held=100, takes=30)
-    out = _Out(reader.send, reader.extension(), timeout_s=0.001)
+    out = Out(reader.send, reader.extension(), timeout_s=0.001)
     await out.put(b"x")
     await out.put(b"y", last=True)
     assert reader.sent == [b"x", b"y"]
@@ -91,7 +91,7 @@ async def test_a_reader_that_takes_something_is_waited_for() -> None:
 @pytest.mark.parametrize("known", [True, False])
 async def test_a_reader_that_takes_nothing_is_not(known: bool) -> None:
     reader = SlowReader(held=100, takes=0)
-    out = _Out(reader.send, reader.extension() if known else {}, timeout_s=0.001)
+    out = Out(reader.send, reader.extension() if known else {}, timeout_s=0.001)
     with pytest.raises(TimeoutError):
         await out.put(b"x")
     assert reader.sent == []

@@ -91,7 +91,20 @@ async def test_a_run_that_nobody_ever_attached_to_is_cancelled(desk: Desk) -> No
     assert types(events)[-2:] == ["run.cancelling", "run.cancelled"]
     end = events[-1].payload
     assert (end.by, end.mode, end.reason) == ("system", "now", "abandoned")
-    assert not [each for each in desk.clock._callbacks.values() if "Attendance" in repr(each)]
+
+
+async def test_a_run_that_ends_leaves_no_timer_and_nobody_who_watches(desk: Desk) -> None:
+    server = await desk.open()
+    await desk.clock.advance(0)
+    timers = len(desk.clock._callbacks)
+    run = await server.start(on_abandon=CancelAfter(cancel_after_s=30), on_lag="pause")
+    feed = next(iter(server.registry._living.actors.values())).feed
+    assert feed._watcher is not None
+    for _ in range(3):
+        await desk.turn()
+    assert types(await desk.events(run))[-1] == "run.completed"
+    assert len(desk.clock._callbacks) == timers
+    assert feed._watcher is None
 
 
 async def test_the_time_begins_anew_when_the_last_one_leaves(desk: Desk) -> None:
@@ -200,6 +213,19 @@ async def test_a_short_absence_is_not_told(desk: Desk) -> None:
     await server.attach(run)
     await desk.clock.advance(1)
     assert await desk.begun(run) == 1
+    assert await desk.phases(run) == []
+
+
+async def test_who_gives_up_waiting_is_not_told_of(desk: Desk) -> None:
+    async def body(port: Port) -> None:
+        waiting = asyncio.ensure_future(port.clearance())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.Event().wait()
+
+    server = await desk.open(body)
+    run = await server.start(on_abandon="pause")
+    await desk.clock.advance(5)
     assert await desk.phases(run) == []
 
 

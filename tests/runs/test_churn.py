@@ -97,6 +97,8 @@ def held(server: House) -> dict[str, int]:
 @pytest.mark.asyncio
 async def test_nothing_stays_of_runs_that_have_gone(house: Open) -> None:
     server = await house(body, limits=Limits(park_after_s=5))
+    # Earlier tests of this process may have left something that only looks like ours.
+    begin = held(server)
     await one_round(server, number=0)
     before = held(server)
     for number in range(1, 6):
@@ -104,9 +106,12 @@ async def test_nothing_stays_of_runs_that_have_gone(house: Open) -> None:
     after = held(server)
     # Views and feeds are kept for who comes back, a bounded number of them.
     assert after.pop("feeds") <= 64
-    assert after.pop("Feed") <= 64
+    assert after.pop("Feed") <= begin["Feed"] + 64
+    # Those of the server's own rounds: whether it sleeps or works just now.
+    assert after.pop("clock") <= 4
     assert after == {name: count for name, count in before.items() if name in after}
-    assert {after[kind] for kind in ("Actor", "Port", "Mailbox", "RunState", "actors", "views")} == {0}
+    assert all(after[kind.__name__] <= begin[kind.__name__] for kind in KINDS if kind is not Feed)
+    assert {after["actors"], after["views"]} == {0}
     space = namespace(ME.id)
     for kind in ("ended", "erasing", f"runs.{space}", f"thread.{space}", f"start.{space}"):
         assert not await server.store.records.list(kind)

@@ -74,6 +74,17 @@ async def test_each_delta_counts_in_the_lane() -> None:
     assert taken(mailbox) == [["d"]]
 
 
+async def test_what_is_left_for_the_next_beat_still_counts() -> None:
+    mailbox = box(output_lane=4)
+    for text in "abc":
+        assert mailbox.say("m", text, None)
+    assert mailbox.put_output(Tick())
+    assert taken(mailbox, 1) == [["a", "b", "c"]]
+    assert mailbox.due
+    assert [mailbox.say("m", text, None) for text in "defg"] == [True, True, True, False]
+    assert taken(mailbox) == [Tick(), ["d", "e", "f"]]
+
+
 async def test_the_place_of_a_writer_that_was_cancelled_goes_to_the_next() -> None:
     mailbox = box(output_lane=1)
     await put(mailbox)

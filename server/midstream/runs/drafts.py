@@ -82,9 +82,9 @@ def may_begin(state: RunState, payloads: Iterable[Payload]) -> bool:
 
 def may_say(state: RunState, message_id: str, step_id: str | None) -> bool:
     """Whether `plan_draft` has nothing against text deltas of this message in this step, and makes each one event. The
-    answer is the same after any number of them.
+    answer is the same after any number of them. A run that has ended has no open message.
     """
-    return not state.ended and message_id in state.message and (step_id is None or state.knows_step(step_id))
+    return message_id in state.message and (step_id is None or state.knows_step(step_id))
 
 
 def plan_draft(state: RunState, payload: Payload, step_id: str | None) -> list[Planned]:
