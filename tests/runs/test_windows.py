@@ -27,7 +27,7 @@ async def test_windows_of_many_runs_end_together() -> None:
     for n, run in enumerate(runs):
         # Begun all over 5 ms.
         began = n * 0.005 / 1000
-        run.waits(windows, clock, windows.end_of(began, began))
+        run.waits(windows, clock, windows.end_of(began, began, deltas=1))
     assert len(clock._callbacks) <= 2
     await clock.advance(0.05)
     assert all(len(run.rung) == 1 and 0.035 <= run.rung[0] <= 0.045 for run in runs)
@@ -38,14 +38,14 @@ async def test_who_has_written_before_is_not_rung() -> None:
     clock = ManualClock()
     windows = Windows(limits=Limits(coalesce_ms=40), clock=clock)
     one, other = Run(), Run()
-    until = windows.end_of(0, 0)
+    until = windows.end_of(0, 0, deltas=1)
     slot = one.waits(windows, clock, until)
     other.waits(windows, clock, until)
     windows.forget(one, slot)
     windows.forget(one, slot)
     await clock.advance(1)
     assert (len(one.rung), len(other.rung)) == (0, 1)
-    slot = one.waits(windows, clock, windows.end_of(1, 1))
+    slot = one.waits(windows, clock, windows.end_of(1, 1, deltas=1))
     windows.forget(one, slot)
     assert windows.idle
     assert not clock._callbacks
@@ -53,23 +53,25 @@ async def test_who_has_written_before_is_not_rung() -> None:
 
 async def test_a_slow_log_does_not_make_windows_longer() -> None:
     windows = Windows(limits=Limits(coalesce_ms=40), clock=ManualClock())
-    assert windows.end_of(1.0, 1.5) <= 1.04
+    assert windows.end_of(1.0, 1.5, deltas=1) <= 1.04
 
 
-async def test_many_runs_that_write_gather_longer_but_not_for_long() -> None:
-    def gathered(writes_in_2_ms: int) -> float:
+async def test_the_more_is_written_the_longer_it_is_gathered_but_not_for_long() -> None:
+    def gathered(deltas_in_2_ms: int, *, each: int = 1) -> float:
         windows = Windows(limits=Limits(coalesce_ms=0, gather_ms=2), clock=ManualClock())
         now = longest = 0.0
-        for _ in range(2000):
-            now += 0.002 / writes_in_2_ms
-            longest = windows.end_of(now, now) - now
+        while now < 0.2:
+            now += 0.002 * each / deltas_in_2_ms
+            longest = windows.end_of(now, now, deltas=each) - now
         return longest
 
-    assert gathered(1) <= 0.0021
-    assert 0.004 < gathered(10) < 0.007
-    assert 0.030 < gathered(1000) <= 0.033
+    assert gathered(1) <= 0.003
+    assert 0.003 < gathered(10) < 0.006
+    assert 0.036 < gathered(1000) <= 0.041
+    # One run that fills its batches by itself gains nothing from more.
+    assert gathered(1000, each=160) <= 0.005
 
 
 async def test_off_is_off() -> None:
     windows = Windows(limits=Limits(coalesce_ms=0, gather_ms=0), clock=ManualClock())
-    assert windows.end_of(5.0, 5.0) <= 5.0
+    assert windows.end_of(5.0, 5.0, deltas=1) <= 5.0

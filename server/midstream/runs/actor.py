@@ -274,7 +274,7 @@ class Actor:
                 return
             # Whatever else is said ends the window: what is said next goes at once.
             said = bool(posted) and type(posted[-1]) is Said
-            mailbox.gather(self._windows.end_of(began, ended) if said else 0.0)
+            mailbox.gather(self._windows.end_of(began, ended, deltas=beat.deltas_said) if said else 0.0)
             # Nothing follows from text deltas.
             if beat.payloads or not said:
                 self._steer(beat.payloads, begin=was_queued)

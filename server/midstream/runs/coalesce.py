@@ -18,11 +18,16 @@ _SLOTS: Final = 8
 
 _MIN_GRID_S: Final = 0.001
 
-_CROWD: Final = 6
-"""Writes within `gather_ms` that double how long deltas are gathered, so that a busy server writes more at a time."""
+_CROWD: Final = 8
+"""Deltas of all runs within `gather_ms` that double how long they are gathered, so that a busy server writes more at a
+time.
+"""
 
-_MOST: Final = 16
-"""How many times `gather_ms` it may get: by default less than a window of coalescing."""
+_ENOUGH: Final = 16
+"""Deltas in one batch from which on more would save little: such a run need not gather longer."""
+
+_MOST: Final = 20
+"""How many times `gather_ms` it may get: by default as long as a window of coalescing."""
 
 
 class Gathers(Protocol):
@@ -44,17 +49,17 @@ class Windows:
         self._due: dict[int, dict[Gathers, None]] = {}
         self._timers: dict[int, Callable[[], None]] = {}
         self._since = 0.0
-        self._writes = 0
+        self._said = 0
         self._crowd = 0.0
 
-    def end_of(self, began: float, ended: float) -> float:
-        """Until when a run gathers that has just written deltas, from `began` to `ended`."""
+    def end_of(self, began: float, ended: float, *, deltas: int) -> float:
+        """Until when a run gathers that has just written so many `deltas`, from `began` to `ended`."""
         if self.joins:
             # So that a slow log does not make the windows longer.
             return self._aligned(began + self._span)
         if not self._span:
             return 0.0
-        return self._aligned(ended + self._span * self._busy(ended))
+        return self._aligned(ended + self._span * self._busy(ended, deltas))
 
     def hold(self, gathers: Gathers, until: float) -> int:
         """Ring it at that end of a window. Returns what `forget` wants."""
@@ -89,11 +94,13 @@ class Windows:
     def _aligned(self, until: float) -> float:
         return int(until / self._grid) * self._grid
 
-    def _busy(self, now: float) -> float:
-        """How many times longer to gather, by how many runs have written lately."""
-        self._writes += 1
+    def _busy(self, now: float, deltas: int) -> float:
+        """How many times longer to gather, by how many deltas were written lately."""
+        self._said += deltas
         passed = now - self._since
-        if passed >= self._span:
-            self._crowd = self._writes * self._span / passed
-            self._since, self._writes = now, 0
-        return min(1 + self._crowd / _CROWD, _MOST)
+        # Over the longest gathering: in a shorter time there may be all runs' deltas, or none.
+        if passed >= self._span * _MOST:
+            self._crowd = self._said * self._span / passed
+            self._since, self._said = now, 0
+        longer = min(1 + self._crowd / _CROWD, _MOST)
+        return longer if deltas <= _ENOUGH else max(1.0, longer * _ENOUGH / deltas)
