@@ -204,10 +204,14 @@ class Threads:
 
     async def see(self, space: str, thread_id: str, *, fresh: bool = False) -> Seen:
         """The thread, out of the store or as this server remembers it; `fresh`: not from memory."""
-        seen = None if fresh else self._seen.get((space, thread_id))
-        if seen is not None:
-            return seen
+        before = self._seen.get((space, thread_id))
+        if before is not None and not fresh:
+            return before
         record = await self._records.get(f"thread.{space}", thread_id)
+        now = self._seen.get((space, thread_id))
+        if now is not before and now is not None:
+            # It was written while this was read, so what was read may be what was there before that.
+            return now
         if record is None:
             self.forget_seen(space, thread_id)
             return Seen(version=0, thread=Thread())
