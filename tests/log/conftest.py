@@ -51,6 +51,12 @@ def clock() -> StillClock:
     return StillClock()
 
 
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a SQLite store's file is to be."""
+    return tmp_path / "log.db"
+
+
 @pytest_asyncio.fixture(params=["memory", "sqlite", "sqlite-full"])
 async def shelf(request: pytest.FixtureRequest, tmp_path: Path, clock: StillClock) -> AsyncIterator[Shelf]:
     path = tmp_path / "log.db"

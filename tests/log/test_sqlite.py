@@ -10,8 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +26,11 @@ from midstream.log import (
 )
 from midstream.tasks import spawn
 from tests.log.batches import again, batch, begin, events
+from tests.log.opened import opened
 
 pytestmark = pytest.mark.asyncio
 
 RUN = "alice.run_1"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "log.db"
-
-
-@asynccontextmanager
-async def opened(path: Path, **options: Any) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path, **options)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.aclose()
 
 
 async def epoch_of(store: SqliteStore, run: str) -> str:

@@ -4,8 +4,6 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from structlog.testing import capture_logs
 from midstream.log import JournalRecord, SqliteStore, StoredReceipt, sqlite_erasing, sqlite_schema
 from midstream.tasks import spawn
 from tests.log.batches import batch, begin, events
+from tests.log.opened import opened
 
 pytestmark = pytest.mark.asyncio
 
@@ -50,21 +49,6 @@ INSERT INTO runs VALUES (1, 'alice.run_1', 'request', 'e1', 4, 3, 1, 'running', 
 INSERT INTO events VALUES (1, 1, 2, x'610A62'), (1, 3, 3, x'63'), (2, 1, 1, x'78');
 INSERT INTO records VALUES ('thread', 't', 3, x'7B7D');
 """
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "log.db"
-
-
-@asynccontextmanager
-async def opened(path: Path, **options: Any) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path, **options)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.aclose()
 
 
 def make_version_1(path: Path) -> None:

@@ -5,8 +5,7 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +22,12 @@ from midstream.log import (
 )
 from midstream.log.sqlite_transaction import Transaction
 from tests.log.batches import batch, begin, events
+from tests.log.opened import opened
 
 pytestmark = pytest.mark.asyncio
 
 RUN = "alice.run_1"
 WRITER = "sqlite-writer"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "log.db"
-
-
-@asynccontextmanager
-async def opened(path: Path, **options: Any) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path, **options)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.aclose()
 
 
 async def where(store: SqliteStore, *, size: int = 100) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from midstream.cli.invoked import DEFAULT_URL
 from midstream.cli.listing import runs_command
-from midstream.cli.options import Token, Url, run_client
+from midstream.cli.options import Limit, Status, Thread, Token, Url, run_client
 from midstream.cli.safe_text import safe_line
 from midstream.client import Address, Rest
 from midstream.clock import SystemClock
@@ -36,11 +36,9 @@ def runs_group(
     *,
     url: Url = DEFAULT_URL,
     token: Token = None,
-    status: Annotated[
-        str | None, typer.Option(help="Only runs that are queued, running, waiting, completed, …")
-    ] = None,
-    thread: Annotated[str | None, typer.Option(help="Only runs of this conversation.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 20,
+    status: Status = None,
+    thread: Thread = None,
+    limit: Limit = 20,
 ) -> None:
     """List runs, newest first."""
     context.obj = (url, token)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from midstream.cli.invoked import DEFAULT_URL
-from midstream.cli.options import RunId, Token, Url, run_client
+from midstream.cli.options import Limit, RunId, Status, Thread, Token, Url, run_client
 from midstream.cli.safe_text import safe_line, safe_text
 from midstream.client import Address, Rest
 
@@ -19,11 +19,9 @@ def runs_command(
     *,
     url: Url = DEFAULT_URL,
     token: Token = None,
-    status: Annotated[
-        str | None, typer.Option(help="Only runs that are queued, running, waiting, completed, …")
-    ] = None,
-    thread: Annotated[str | None, typer.Option(help="Only runs of this conversation.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 20,
+    status: Status = None,
+    thread: Thread = None,
+    limit: Limit = 20,
 ) -> None:
     """List runs, newest first."""
     run_client(_runs(url, token, status=status, thread=thread, limit=limit), url=url)

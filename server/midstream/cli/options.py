@@ -20,6 +20,9 @@ Token = Annotated[
     typer.Option("--token", envvar="MIDSTREAM_TOKEN", help="The server's bearer token.", show_envvar=True),
 ]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as `midstream runs` lists it.")]
+Status = Annotated[str | None, typer.Option(help="Only runs that are queued, running, waiting, completed, …")]
+Thread = Annotated[str | None, typer.Option(help="Only runs of this conversation.")]
+Limit = Annotated[int, typer.Option(min=1, max=200, help="How many.")]
 
 
 def say_error(text: str) -> None:
