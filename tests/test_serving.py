@@ -14,7 +14,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from midstream.serving import CannotStart, bind, url_of
+from midstream import Midstream
+from midstream.serving import CannotStart, _greet, bind, url_of
+from midstream.settings import Settings
 from tests.gateway.peer import Peer
 
 PROGRAM = """
@@ -95,6 +97,28 @@ async def test_it_says_where_it_listens_what_it_keeps_and_what_to_do_next(tmp_pa
     assert "MIDSTREAM_PROT is no setting of this server; do you mean MIDSTREAM_PORT?" in said
     assert (tmp_path / ".midstream" / "midstream.db").exists()
     assert "Traceback" not in said
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("console", "built", "told"),
+    [("on", True, "Open {url}/ in a browser"), ("on", False, "it is not built"), ("off", True, "")],
+)
+async def test_it_names_the_page_if_there_is_one(tmp_path: Path, console: str, built: bool, told: str) -> None:
+    said: list[str] = []
+    sockets = bind("127.0.0.1", 0)
+    try:
+        url = url_of(sockets[0])
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("midstream.serving.is_built", lambda: built)
+            settings = Settings(console=console, store="memory:", workspace=tmp_path)
+            _greet(Midstream([], settings=settings), settings, sockets[0], said.append, "midstream")
+    finally:
+        sockets[0].close()
+    text = "".join(said)
+    assert f"midstream chat --url {url}" in text
+    assert told.format(url=url) in text
+    assert ("browser" in text) == (console == "on" and built)
 
 
 @pytest.mark.asyncio

@@ -36,8 +36,9 @@ def test_every_limit_of_the_run_layer_is_a_setting(name: str, monkeypatch: pytes
 @pytest.mark.parametrize("name", [n for n in GatewayOptions.__struct_fields__ if n != "server"])
 def test_every_option_of_the_gateway_is_a_setting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     variable = {"max_runs": "max_runs_per_connection"}.get(name, name).upper()
-    monkeypatch.setenv(f"MIDSTREAM_{variable}", "2048")
-    assert getattr(load_settings().gateway_options(server="s"), name) == 2048
+    value, text = (False, "off") if name == "console" else (2048, "2048")
+    monkeypatch.setenv(f"MIDSTREAM_{variable}", text)
+    assert getattr(load_settings().gateway_options(server="s"), name) == value
 
 
 def test_arguments_win_over_the_environment_and_none_is_no_argument(monkeypatch: pytest.MonkeyPatch) -> None:

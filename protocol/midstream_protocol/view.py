@@ -38,6 +38,7 @@ __all__ = [
     "MessageView",
     "StepView",
     "View",
+    "empty_view",
     "fold",
     "fold_all",
     "view_from_builtins",
@@ -54,7 +55,7 @@ def fold(view: View | None, event: Event, *, epoch: str | None = None) -> View:
     between the view and this one is the caller's to check. Raises ValueError for an event of another run.
     """
     if view is None:
-        view = _empty(event.run_id)
+        view = empty_view(event.run_id)
     elif view.run_id != event.run_id:
         raise ValueError(f"an event of run {event.run_id} cannot be folded into the view of run {view.run_id}")
     if event.seq <= view.cursor.seq:
@@ -109,7 +110,8 @@ def _flushed(waiting: dict[str, list[str]], last: Event) -> Iterable[Event]:
     waiting.clear()
 
 
-def _empty(run_id: str) -> View:
+def empty_view(run_id: str) -> View:
+    """What the view of a run is before its first event."""
     return View(
         run_id=run_id,
         thread_id="",

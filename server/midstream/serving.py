@@ -25,6 +25,7 @@ from midstream.agents.tools.signature import BadTool
 from midstream.app import Midstream
 from midstream.gateway.options import OVERSIZE_FACTOR
 from midstream.gateway.origin import is_loopback
+from midstream.gateway.pages import is_built
 from midstream.gateway.uvicorn_http import MidstreamHttpProtocol
 from midstream.gateway.uvicorn_ws import MidstreamProtocol
 from midstream.log import LogError
@@ -263,18 +264,26 @@ async def _serve(app: Midstream | ASGIApp, settings: Settings, say: Callable[[st
             settings = app.settings
         config = server_config(app, settings, lifespan="on" if drain is None else "off")
         server = DrainingServer(
-            config, drain=drain, hurry=hurry, on_listening=lambda: _greet(app, sockets[0], say, program)
+            config, drain=drain, hurry=hurry, on_listening=lambda: _greet(app, settings, sockets[0], say, program)
         )
         await server.serve(sockets)
         return EXIT_FORCED if server.forced else EXIT_OK
 
 
-def _greet(app: Midstream | ASGIApp, listener: socket.socket, say: Callable[[str], Any], program: str) -> None:
+def _greet(
+    app: Midstream | ASGIApp, settings: Settings, listener: socket.socket, say: Callable[[str], Any], program: str
+) -> None:
     address = url_of(listener)
     kept = f" · keeps runs in {app.store_name} · {app.model_note}" if isinstance(app, Midstream) else ""
     say(f"midstream listens on {address}{kept}\n")
     where = "" if address == DEFAULT_URL else f" --url {address}"
-    say(f'Try it in another terminal: {program} chat{where} "What can you do?"\n')
+    command = f'{program} chat{where} "What can you do?"'
+    if not isinstance(app, Midstream) or not settings.console:
+        say(f"Try it in another terminal: {command}\n")
+    elif is_built():
+        say(f"Open {address}/ in a browser, or try it in another terminal: {command}\n")
+    else:
+        say(f"Try it in another terminal: {command}\n(There is no console at {address}/: it is not built.)\n")
 
 
 def url_of(listener: socket.socket) -> str:

@@ -27,8 +27,10 @@ PREFIX: Final = "MIDSTREAM_"
 DEFAULT_PORT: Final = 8484
 DEFAULT_STORE: Final = "sqlite:///.midstream/midstream.db"
 
-OTHER_VARIABLES: Final = frozenset({"MIDSTREAM_URL"})
-"""Variables with our prefix that are not a server's: the client's address."""
+OTHER_VARIABLES: Final = frozenset(
+    {"MIDSTREAM_URL", "MIDSTREAM_ARTEFACTS", "MIDSTREAM_PYTHON", "MIDSTREAM_WITHOUT_CONSOLE"}
+)
+"""Variables with our prefix that are not a server's: the client's address, and what tests and builds are told."""
 
 _RUNS: Final = Limits()
 _GATEWAY: Final = GatewayOptions()
@@ -113,6 +115,7 @@ class Settings(BaseSettings):
     allowed_origins: Annotated[_List, AfterValidator(_origins)] = Field(
         (), description="origins such as https://app.example.org, separated by commas (* for any)"
     )
+    console: bool = Field(default=_GATEWAY.console, description="on or off")
 
     # -- what it keeps, and which model answers
     store: Annotated[str, AfterValidator(_store)] = Field(
@@ -169,6 +172,8 @@ class Settings(BaseSettings):
     run_ttl_s: float = Field(_RUNS.run_ttl_s, ge=0, description=f"{_GRACE} (0: never)")
     compact_after_s: float = Field(_RUNS.compact_after_s, ge=0, description=f"{_GRACE} (0: never)")
     retention_interval_s: float = Field(_RUNS.retention_interval_s, gt=0, description=_SECONDS)
+    max_dead_letters: int = Field(_RUNS.max_dead_letters, ge=1, description=_COUNT)
+    dead_letter_ttl_s: float = Field(_RUNS.dead_letter_ttl_s, ge=0, description=f"{_GRACE} (0: never)")
     max_runs_per_user: int = Field(_RUNS.max_runs_per_user, ge=0, description=_OR_NONE)
     beat_inputs: int = Field(_RUNS.beat_inputs, ge=1, description=_COUNT)
     tail_events: int = Field(_RUNS.tail_events, ge=1, description=_COUNT)

@@ -1,6 +1,7 @@
 """The only place that creates tasks. Every task has a name (`run:<id>/actor`) and an owner that ends it."""
 
 import asyncio
+import concurrent.futures
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any, TypeVar
@@ -23,6 +24,11 @@ def spawn(
     # Not a closure: an idle run has two tasks, and there may be many.
     task.add_done_callback(partial(_report, expected=expected) if expected else _report)
     return task
+
+
+def spawn_elsewhere(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> concurrent.futures.Future[T]:
+    """Start a task in the loop of another thread. Who waits for it there gets its exception."""
+    return asyncio.run_coroutine_threadsafe(coroutine, loop)
 
 
 def _report(task: asyncio.Task[Any], expected: tuple[type[Exception], ...] = ()) -> None:

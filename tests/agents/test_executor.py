@@ -95,7 +95,7 @@ class World:
 
     # the way out
 
-    def leaving(self, value: Any) -> Any:
+    async def leaving(self, value: Any) -> Any:
         return value.replace("secret", "[hidden]")
 
     def executor(self) -> Executor:

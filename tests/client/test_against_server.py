@@ -51,8 +51,13 @@ async def server():
         yield running
 
 
-async def test_watch_approve_and_look_again(server):
-    async with connect(server.url) as client, connect(server.url) as other:
+@pytest.fixture(params=["websocket", "http"])
+def transport(request):
+    return request.param
+
+
+async def test_watch_approve_and_look_again(server, transport):
+    async with connect(server.url, transport=transport) as client, connect(server.url, transport=transport) as other:
         run = await client.start(input="pay")
         async for event in run:
             if isinstance(event.payload, ApprovalRequired):
@@ -72,8 +77,8 @@ async def test_watch_approve_and_look_again(server):
             await client.attach("run_nobody_has")
 
 
-async def test_a_tool_that_runs_here(server):
-    async with connect(server.url, client_id="desktop") as client:
+async def test_a_tool_that_runs_here(server, transport):
+    async with connect(server.url, client_id="desktop", transport=transport) as client:
         run = await client.start(input="locate", client_tools=[ClientTool(name="locate")])
         async for event in run:
             if isinstance(event.payload, ToolRequested):
@@ -83,8 +88,8 @@ async def test_a_tool_that_runs_here(server):
         assert (call.state, call.via) == ("completed", "client")
 
 
-async def test_what_comes_too_late_starts_the_next_run(server):
-    async with connect(server.url) as client:
+async def test_what_comes_too_late_starts_the_next_run(server, transport):
+    async with connect(server.url, transport=transport) as client:
         run = await client.start(input="hello")
         await run.wait()
         receipt = await run.correct("and now pay", if_ended="start")
@@ -98,8 +103,8 @@ async def test_what_comes_too_late_starts_the_next_run(server):
         assert len((await client.rest.runs())["items"]) == 2
 
 
-async def test_going_on_with_a_run_that_was_cancelled(server):
-    async with connect(server.url) as client:
+async def test_going_on_with_a_run_that_was_cancelled(server, transport):
+    async with connect(server.url, transport=transport) as client:
         run = await client.start(input="pay")
         async for event in run:
             if isinstance(event.payload, ApprovalRequired):
@@ -115,15 +120,15 @@ async def test_going_on_with_a_run_that_was_cancelled(server):
             await client.rest.thread("never/used")
 
 
-async def test_cutting_the_socket_at_every_event_changes_nothing(server):
-    async with connect(server.url) as client:
+async def test_cutting_the_socket_at_every_event_changes_nothing(server, transport):
+    async with connect(server.url, transport=transport) as client:
         run = await client.start(input="pay")
         seen = []
         async for event in run:
             seen.append(event.seq)
             if isinstance(event.payload, ApprovalRequired):
                 await run.approve(event.payload.approval_id)
-            client._dropped.set()
+            client._connection._dropped.set()
         assert seen == list(range(1, len(seen) + 1))
         exported = [line async for line in client.rest.export(run.run_id)]
         assert len(exported) == len(seen)

@@ -1,126 +1,20 @@
 """The I/O around the core: a real WebSocket on loopback, and a peer that says what the test tells it."""
 
 import asyncio
-import contextlib
-from collections.abc import Callable
 from http import HTTPStatus
 
 import msgspec
 import pytest
-import pytest_asyncio
-from websockets.asyncio.server import serve
-from websockets.exceptions import ConnectionClosed
 
-from midstream.client import BadAddress, Disconnected, Unreachable, connect
-from midstream.client.run import MAX_UNREAD
+from midstream.client import Address, BadAddress, Disconnected, Rest, Unreachable, connect
+from midstream.client.credentials import Credentials
+from midstream.client.reader import MAX_UNREAD
 from midstream.clock import SystemClock
 from midstream_protocol.errors import Conflict, InvalidArgs, NotFound, ProtocolError, Unauthorized
-from tests.client.server_model import Server, event, frame, receipt
-
-PATIENCE_S = 10
+from tests.client.peer import PATIENCE_S, Impatient
+from tests.client.server_model import event, frame, receipt
 
 pytestmark = pytest.mark.asyncio
-
-
-class Moved:
-    """Something happened: look again."""
-
-    def __init__(self) -> None:
-        self._news = asyncio.Event()
-
-    def __call__(self) -> None:
-        self._news.set()
-
-    async def until(self, check: Callable[[], object]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not check():
-                self._news.clear()
-                await self._news.wait()
-
-
-class Impatient(SystemClock):
-    """Waits that are asked for are noted, not waited."""
-
-    def __init__(self) -> None:
-        self.slept: list[float] = []
-        self.ahead = 0.0
-        self.timers: list[Callable[[], object]] = []
-        self.moved = Moved()
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self.ahead
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.moved()
-        await asyncio.sleep(0)
-
-    def call_later(self, seconds: float, callback: Callable[[], object]) -> Callable[[], None]:
-        del seconds
-        self.timers.append(callback)
-        return lambda: self.timers.remove(callback) if callback in self.timers else None
-
-
-class Peer:
-    """The server model behind a real socket. `cut_after`: cut connections after so many frames, one number each."""
-
-    def __init__(self) -> None:
-        self.model = Server()
-        self.cut_after: list[int] = []
-        self.connections = 0
-        self.headers = []
-        self.paths: list[str] = []
-        self.socket = None
-        self.status: HTTPStatus | None = None
-        self.close_with: tuple[int, str] | None = None
-        self.moved = Moved()
-
-    async def __call__(self, socket) -> None:
-        self.connections += 1
-        self.socket = socket
-        self.headers.append(socket.request.headers)
-        self.paths.append(socket.request.path)
-        if self.close_with is not None:
-            await socket.close(*self.close_with)
-            return
-        self.model.connect()
-        left = self.cut_after.pop(0) if self.cut_after else None
-        with contextlib.suppress(ConnectionClosed):
-            while True:
-                left = await self._flush(socket, left)
-                if left == 0:
-                    socket.transport.abort()
-                    return
-                data = await socket.recv()
-                self.model.receive(data.encode())
-                self.moved()
-
-    async def _flush(self, socket, left):
-        while self.model.out and left != 0:
-            await socket.send(self.model.out.pop(0), text=True)
-            left = None if left is None else left - 1
-        return left
-
-    async def push(self) -> None:
-        """Write what the model has, unasked."""
-        await self._flush(self.socket, None)
-
-    def answer_upgrade(self, connection, request):
-        return None if self.status is None else connection.respond(self.status, "no\n")
-
-
-@pytest_asyncio.fixture
-async def peer():
-    found = Peer()
-    async with serve(found, "127.0.0.1", 0, process_request=found.answer_upgrade) as server:
-        found.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        found.server = server
-        yield found
-
-
-@pytest.fixture
-def clock():
-    return Impatient()
 
 
 async def test_a_run_is_followed_to_its_end(peer, clock):
@@ -193,11 +87,13 @@ def _id(data: bytes) -> str:
 async def test_attaching_to_nothing_and_twice(peer, clock):
     peer.model.append()
     async with asyncio.timeout(PATIENCE_S), connect(peer.url, clock=clock) as client:
-        run = await client.attach("run_1", since_seq=1)
-        with pytest.raises(ValueError, match="followed already"):
-            await client.attach("run_1")
+        run = await client.attach("run_1")
+        assert await client.attach("run_1") is run
         run.detach()
+        assert [each.seq async for each in run] == [1]
         assert [each async for each in run] == []
+        with pytest.raises(Disconnected, match="not followed"):
+            await run.wait()
         peer.model.receive = lambda data: peer.model.out.append(
             receipt(_id(data), "rejected", code="not_found", text="no run")
         )
@@ -210,19 +106,31 @@ async def test_attaching_to_nothing_and_twice(peer, clock):
             await client.start(input="x", run_id="run_1")
 
 
-async def test_a_slow_reader_makes_the_server_wait(peer, clock):
+async def test_a_slow_reader_gets_all_and_the_view_does_not_wait_for_it(peer, clock):
     for _ in range(MAX_UNREAD + 50):
         peer.model.append()
     peer.model.append(last=True)
     async with asyncio.timeout(PATIENCE_S), connect(peer.url, clock=clock) as client:
-        received = []
-        plain = peer.model.receive
-        peer.model.receive = lambda data: (received.append(data), plain(data))
         run = await client.attach("run_1")
-        await peer.moved.until(lambda: any(b"run.detach" in each for each in received))
-        assert len(run._unread) <= MAX_UNREAD
+        events = aiter(run)
+        seen = [(await anext(events)).seq]
+        assert (await run.wait()).cursor.seq == MAX_UNREAD + 51
+        assert max(len(reader._unread) for reader in run._readers) <= MAX_UNREAD
+        seen += [each.seq async for each in events]
+        assert seen == list(range(1, MAX_UNREAD + 52))
+
+
+async def test_nobody_who_reads_costs_nothing_and_late_comers_get_all(peer, clock):
+    for _ in range(MAX_UNREAD + 50):
+        peer.model.append()
+    peer.model.append(last=True)
+    async with asyncio.timeout(PATIENCE_S), connect(peer.url, clock=clock) as client:
+        run = await client.attach("run_1")
+        view = await run.wait()
+        assert not run._first._unread
         assert [each.seq async for each in run] == list(range(1, MAX_UNREAD + 52))
-        assert sum(b"run.attach" in each for each in received) == 2
+        assert [each.seq async for each in run] == list(range(1, MAX_UNREAD + 52))
+        assert run.view is view
 
 
 async def test_silence_is_noticed_and_the_run_goes_on(peer, clock):
@@ -343,3 +251,104 @@ async def test_a_bad_address(url):
     with pytest.raises(BadAddress):
         async with connect(url):
             pass
+
+
+# -- tokens
+
+
+class Tokens:
+    def __init__(self, *made) -> None:
+        self.made = list(made)
+        self.given = []
+
+    async def __call__(self):
+        self.given.append(self.made.pop(0))
+        if isinstance(self.given[-1], Exception):
+            raise self.given[-1]
+        return self.given[-1]
+
+
+def bearers(peer):
+    return [headers.get("Authorization") for headers in peer.headers]
+
+
+async def test_a_token_is_asked_for_at_every_attempt(peer, clock):
+    peer.model.append()
+    tokens = Tokens("t1", "t2", None)
+    async with asyncio.timeout(PATIENCE_S), connect(peer.url, get_token=tokens, clock=clock) as client:
+        await client.attach("run_1")
+        await peer.socket.close(4005, "the token expired")
+        await peer.moved.until(lambda: peer.connections == 2 and peer.model.following)
+        assert clock.slept == [0]
+        peer.socket.transport.abort()
+        await peer.moved.until(lambda: peer.connections == 3 and peer.model.following)
+    assert bearers(peer) == ["Bearer t1", "Bearer t2", None]
+
+
+async def test_bad_credentials_are_renewed_once(peer, clock):
+    peer.close_with = (4500, "bad token")
+    with pytest.raises(Unauthorized, match="bad token"):
+        async with asyncio.timeout(PATIENCE_S), connect(peer.url, get_token=Tokens("t1", "t2"), clock=clock):
+            pass
+    assert bearers(peer) == ["Bearer t1", "Bearer t2"]
+
+
+async def test_an_expiring_token_is_refreshed_on_the_connection(peer, clock):
+    peer.model.append()
+    tokens = Tokens("t1", "t2", RuntimeError("the issuer is down"))
+    async with asyncio.timeout(PATIENCE_S), connect(peer.url, get_token=tokens, clock=clock) as client:
+        await client.attach("run_1")
+        received = []
+        peer.model.receive = lambda data: received.append(msgspec.json.decode(data))
+        peer.model.out.append(frame("auth.expiring", in_s=30))
+        await peer.push()
+        await peer.moved.until(lambda: received)
+        assert (received[0]["type"], received[0]["payload"]) == ("auth.refresh", {"token": "t2"})
+        peer.model.out.append(frame("auth.expiring", in_s=30))
+        await peer.push()
+        while len(tokens.given) < 3:  # noqa: ASYNC110 - what fails there is only logged
+            await asyncio.sleep(0)
+        assert client.state == "ready"
+
+
+async def test_a_token_that_cannot_be_had_may_be_there_later(peer, clock):
+    tokens = Tokens("t1", OSError("no network"), "t2")
+    peer.model.append()
+    async with asyncio.timeout(PATIENCE_S), connect(peer.url, get_token=tokens, clock=clock) as client:
+        await client.attach("run_1")
+        peer.socket.transport.abort()
+        await peer.moved.until(lambda: peer.connections == 2 and peer.model.following)
+    with pytest.raises(Unreachable, match="get_token failed: ValueError: wrong"):
+        async with connect(peer.url, get_token=Tokens(*[ValueError("wrong")] * 3), clock=clock):
+            pass
+    with pytest.raises(ValueError, match="either token or get_token"):
+        async with connect(peer.url, get_token=tokens, token="x"):
+            pass
+
+
+async def test_a_request_asks_for_its_token_too(peer):
+    peer.status = HTTPStatus.SERVICE_UNAVAILABLE
+    tokens = Tokens("t1", "t2")
+    rest = Rest(Address(peer.url), credentials=Credentials(get_token=tokens))
+    for _ in range(2):
+        with pytest.raises(Unreachable):
+            await rest.agents()
+    await rest.aclose()
+    assert tokens.given == ["t1", "t2"]
+
+
+async def test_what_is_waited_for_can_be_had_now(peer):
+    peer.model.append()
+    async with asyncio.timeout(PATIENCE_S), connect(peer.url, clock=Patient()) as client:
+        await client.attach("run_1")
+        peer.socket.transport.abort()
+        while client.state != "reconnecting":  # noqa: ASYNC110 - the loss takes a turn of the loop
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        client.reconnect()
+        await peer.moved.until(lambda: peer.connections == 2 and peer.model.following)
+
+
+class Patient(SystemClock):
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.Event().wait()

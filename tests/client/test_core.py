@@ -5,21 +5,33 @@ from itertools import count
 import msgspec
 import pytest
 
-from midstream.client.actions import Adopt, Answer, Changed, Deliver, Detached, Drop, Failed, Reconnect, Send, Warned
-from midstream.client.core import ClientCore
+from midstream.client.actions import (
+    Adopt,
+    Answer,
+    Changed,
+    Deliver,
+    Detached,
+    Drop,
+    Failed,
+    Reconnect,
+    Renew,
+    Send,
+    Warned,
+)
+from midstream.client.core import MAX_UNREADABLE, ClientCore
 from midstream.client.errors import Disconnected, Unreachable
 from midstream.client.updates import Received
 from midstream_protocol.commands import Command, RunCancel, RunCorrect, RunStart
-from midstream_protocol.errors import NotFound, Unauthorized
-from tests.client.server_model import attached, caught_up, event, frame, ready, receipt
+from midstream_protocol.errors import NotFound, TooLarge, Unauthorized
+from tests.client.server_model import USAGE, attached, caught_up, event, frame, ready, receipt
 
 
 class Playbook:
     """The core, and a clock that moves when told."""
 
-    def __init__(self, *, fraction: float = 1.0, patient: bool = False) -> None:
+    def __init__(self, *, fraction: float = 1.0, **options) -> None:
         ids = count(1)
-        self.core = ClientCore(new_id=lambda: f"own_{next(ids)}", fraction=lambda: fraction, patient=patient)
+        self.core = ClientCore(new_id=lambda: f"own_{next(ids)}", fraction=lambda: fraction, **options)
         self.now = 100.0
 
     def get(self, *frames: bytes):
@@ -153,8 +165,7 @@ def test_gone_detaches_with_a_reason():
 
 def test_a_run_ends_with_its_terminal_event_and_is_not_attached_again():
     play = Playbook().following()
-    usage = {"input_tokens": 0, "output_tokens": 0, "cached_input_tokens": 0, "total_tokens": 0, "by_model": {}}
-    actions = play.get(event(1, "run.completed", result="ok", usage=usage, digest="d"))
+    actions = play.get(event(1, "run.completed", result="ok", usage=USAGE, digest="d"))
     assert actions[-1] == Detached("run_1", None)
     play.lose()
     play.core.opened(now=play.now)
@@ -235,14 +246,191 @@ def test_a_command_that_makes_another_run_follows_it():
     assert seqs(actions) == [1]
 
 
-def test_pause_detaches_and_resume_attaches_at_the_cursor():
+def test_reading_again_is_an_attach_that_replaces_the_one_before():
     play = Playbook().following()
-    play.get(event(1))
-    assert sent(play.core.pause("run_1"))[0]["type"] == "run.detach"
-    assert play.get(event(2)) == []
+    play.get(event(1), event(2))
+    (again,) = sent(play.core.reread("run_1", since_seq=0, epoch="e1"))
+    assert again["payload"] == {"epoch": "e1"}
+    assert play.get(event(3)) == [], "of the attachment before"
+    assert seqs(play.get(attached(again["command_id"]), event(1), event(2), event(3))) == [1, 2, 3]
+
+
+def test_a_run_that_has_ended_can_be_read_again():
+    play = Playbook().following()
+    play.get(event(1, "run.completed", result="ok", usage=USAGE, digest="d"))
+    (again,) = sent(play.core.reread("run_1", since_seq=0, epoch=None))
+    ended = event(1, "run.completed", result="ok", usage=USAGE, digest="d")
+    actions = play.get(attached(again["command_id"], status="completed"), ended)
+    assert seqs(actions) == [1]
+    assert actions[-1] == Detached("run_1", None)
+
+
+def test_a_heartbeat_that_leaves_a_run_out_means_attach_again():
+    play = Playbook().following(seq=3)
+    (attach,) = sent(play.get(frame("heartbeat", now="2026-01-01T00:00:00.000Z", runs={})))
+    assert attach["payload"]["since_seq"] == 3
+
+
+def test_an_attach_that_nothing_came_of_is_made_again_at_the_second_heartbeat():
+    play = Playbook()
+    play.connect()
+    play.core.attach("run_1")
+    beat = frame("heartbeat", now="2026-01-01T00:00:00.000Z", runs={"run_1": 4})
+    assert play.get(beat) == []
+    (again,) = sent(play.get(beat))
+    assert again["type"] == "run.attach"
+    assert play.get(beat) == []
+
+
+def test_a_run_that_is_attached_before_the_receipt_of_its_start_is_attached_again():
+    play = Playbook()
+    play.connect()
+    play.command("c1", RunStart(input="hi"), run_id=None)
+    assert play.get(attached("c1", head=1), event(1)) == []
+    actions = play.get(receipt("c1", run_id="run_1"))
+    assert only(actions, Adopt) == [Adopt("run_1")]
+    (attach,) = sent(actions)
+    assert seqs(play.get(attached(attach["command_id"]), event(1))) == [1]
+
+
+def test_an_attach_that_a_draining_server_refuses_is_made_on_the_next_connection():
+    play = Playbook()
+    play.connect()
+    (attach,) = sent(play.core.attach("run_1"))
+    assert play.get(receipt(attach["command_id"], "rejected", code="draining", text="bye", retryable=True)) == []
+    play.lose(4001)
+    assert [each["type"] for each in sent(play.connect())] == ["run.attach"]
+
+
+def test_frames_that_come_twice_do_nothing_twice():
+    play = Playbook().following(seq=3)
+    assert play.get(ready()) == []
+    reset = frame(
+        "run.reset", run_id="run_1", reason="epoch", epoch="e2", snapshot={"status": "running"}, snapshot_seq=4
+    )
+    assert len(play.get(reset)) == 1
+    assert seqs(play.get(event(5))) == [5]
+    assert play.get(reset) == []
+    assert seqs(play.get(event(6))) == [6]
+
+
+def test_merged_replay_goes_on_after_a_reconnect():
+    play = Playbook()
+    play.connect()
+    assert sent(play.core.attach("run_1", replay="merged"))[0]["payload"]["replay"] == "merged"
     play.lose()
-    assert sent(play.connect()) == []
-    assert sent(play.core.resume("run_1"))[0]["payload"]["since_seq"] == 1
+    assert sent(play.connect())[0]["payload"]["replay"] == "merged"
+
+
+def test_what_is_much_too_large_is_refused_here_and_not_by_a_final_close():
+    play = Playbook().following()
+    with pytest.raises(TooLarge):
+        play.command("c1", RunCorrect(text="x" * (1 << 20)))
+    assert sent(play.command("c2", RunCorrect(text="x")))
+
+
+# -- tokens
+
+
+def test_an_expired_token_is_renewed_at_once():
+    play = Playbook(renewable=True).following()
+    assert play.lose(4005)[-1] == Reconnect(0)
+    play.connect()
+    assert play.lose(4005)[-1] == Reconnect(0.5), "not in a loop"
+
+
+def test_bad_credentials_are_renewed_once_where_that_is_possible():
+    play = Playbook(renewable=True)
+    play.core.opened(now=play.now)
+    assert play.lose(4500) == [Reconnect(0)]
+    play.core.opened(now=play.now)
+    failed = play.lose(4500, "still bad")[-1]
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, Unauthorized)
+
+
+def test_a_token_that_worked_may_be_renewed_again_later():
+    play = Playbook(renewable=True).following()
+    for _ in range(3):
+        assert isinstance(play.lose(4500)[-1], Reconnect)
+        play.connect()
+
+
+def test_expiring_asks_for_a_new_token_only_where_there_is_one():
+    expiring = frame("auth.expiring", in_s=60)
+    assert Playbook().following().get(expiring) == []
+    play = Playbook(renewable=True).following()
+    assert play.get(expiring) == [Renew()]
+    (refresh,) = sent(play.core.refresh("t2"))
+    assert (refresh["type"], refresh["payload"]) == ("auth.refresh", {"token": "t2"})
+    assert play.get(receipt(refresh["command_id"])) == []
+    (refresh,) = sent(play.core.refresh("t3"))
+    refused = receipt(refresh["command_id"], "rejected", code="forbidden", text="somebody else")
+    assert play.get(refused) == [Warned("the new token was not taken: somebody else")]
+    play.lose()
+    assert play.core.refresh("t4") == []
+
+
+# -- transports
+
+
+def test_without_a_server_both_ways_are_tried_and_the_websocket_says_why():
+    play = Playbook(transport="auto")
+    assert play.core.unreachable(Unreachable("ws 1")) == [Reconnect(0)]
+    assert play.core.transport == "websocket"
+    play.core.unreachable(Unreachable("ws 2"))
+    assert play.core.transport == "http"
+    failed = play.core.unreachable(Unreachable("http"))[-1]
+    assert failed.error.reason == "ws 2"
+
+
+def test_a_definite_refusal_of_the_upgrade_goes_to_http_at_once():
+    play = Playbook(transport="auto")
+    play.core.unreachable(Unreachable("no upgrades here", status=404))
+    assert play.core.transport == "http"
+    play.connect()
+    assert play.core.state == "ready"
+
+
+def test_from_http_a_websocket_is_tried_again_later_and_less_and_less_often():
+    play = Playbook(transport="auto")
+    for wait_s in (30, 60, 120, 240, 480, 600, 600):
+        while play.core.transport == "websocket":
+            play.core.unreachable(Unreachable("blocked"))
+        play.connect()
+        again_at = play.now + wait_s
+        while play.now + 10 < again_at:
+            play.now += 10
+            play.get(frame("heartbeat", now="2026-01-01T00:00:00.000Z", runs={}))
+            assert play.core.tick(now=play.now) == []
+        assert play.core.wake_at == again_at
+        play.now = again_at
+        assert play.core.tick(now=play.now) == [Drop(1006, "trying a WebSocket again")]
+        play.lose()
+        assert play.core.transport == "websocket"
+    play.connect()
+    play.lose()
+    assert play.core.transport == "websocket", "it works: one failure is no reason to leave it"
+    play.core.unreachable(Unreachable("an accident"))
+    assert play.core.transport == "websocket"
+
+
+def test_a_server_that_is_away_is_looked_for_on_both_ways():
+    play = Playbook(transport="auto").following()
+    play.lose()
+    seen = []
+    for _ in range(6):
+        seen.append(play.core.transport)
+        play.core.unreachable(Unreachable("refused"))
+    assert seen == ["websocket", "websocket", "http", "websocket", "http", "websocket"]
+
+
+@pytest.mark.parametrize("transport", ["websocket", "http"])
+def test_a_transport_that_was_asked_for_is_the_only_one(transport):
+    play = Playbook(transport=transport, patient=True)
+    for _ in range(4):
+        assert play.core.transport == transport
+        assert isinstance(play.core.unreachable(Unreachable("refused"))[-1], Reconnect)
 
 
 # -- closes, backoff, silence
@@ -324,11 +512,25 @@ def test_a_socket_that_never_gets_ready_is_dead_too():
     assert isinstance(play.core.tick(now=110)[0], Drop)
 
 
-def test_what_cannot_be_read_is_the_end_and_not_a_loop():
+def test_what_cannot_be_read_means_come_back_and_not_for_ever():
     play = Playbook().following()
+    for _ in range(MAX_UNREADABLE - 1):
+        assert play.get(b'{"v":1,"seq":"x"}', b"again", event(1)) == [Drop(1002, "unreadable frame")]
+        assert isinstance(play.lose(1002)[-1], Reconnect)
+        play.connect()
     actions = play.get(b'{"v":1,"seq":"x"}')
     assert isinstance(actions[1], Failed)
+    assert "cannot read" in str(actions[1].error)
     assert isinstance(actions[2], Drop)
+
+
+def test_an_event_between_two_unreadable_frames_makes_them_accidents():
+    play = Playbook().following()
+    for seq in range(1, 2 * MAX_UNREADABLE):
+        assert isinstance(play.get(b"{")[-1], Drop)
+        play.lose(1002)
+        (attach,) = sent(play.connect())
+        assert seqs(play.get(attached(attach["command_id"]), event(seq))) == [seq]
 
 
 def test_unknown_frames_are_a_sign_of_life_and_nothing_else():

@@ -8,8 +8,8 @@ import pytest
 from midstream.client import Address, Pending, Rest, Unreachable
 from midstream_protocol.commands import RunCancel
 from midstream_protocol.errors import AlreadyResolved, NotFound
+from tests.client.peer import Impatient
 from tests.client.server_model import TERMINAL, USAGE, event, frame
-from tests.client.test_connection import Impatient
 
 pytestmark = pytest.mark.asyncio
 
@@ -54,6 +54,12 @@ class Web:
 
 def lines(*events):
     return httpx2.Response(200, content=b"".join(each + b"\n" for each in events))
+
+
+async def test_signs_of_life_between_the_lines_are_no_part_of_the_log():
+    beat = frame("heartbeat", now="2026-01-01T00:00:00.000Z", runs={"run_1": 1})
+    web = Web(lines(LOG[0], beat, *LOG[1:]))
+    assert b"".join(await web.export()) == b"".join(each + b"\n" for each in LOG)
 
 
 async def test_an_export_is_the_log():
@@ -126,3 +132,27 @@ async def test_a_command_and_its_refusal():
     assert refused.value.resolution == {"decision": "denied"}
     with pytest.raises(Pending):
         await Web(httpx2.Response(202, json={"status": "pending"})).rest.command("run_1", RunCancel())
+
+
+async def test_grants_and_dead_letters():
+    page = {"items": [], "next_cursor": "c"}
+    gone = httpx2.Response(404, json={"error": {"code": "not_found", "text": "no"}})
+    done = [httpx2.Response(204) for _ in range(4)]
+    web = Web(httpx2.Response(200, json=page), httpx2.Response(200, json=page), *done, gone)
+    assert await web.rest.grants(limit=2) == page
+    assert await web.rest.dead_letters(kind="tool", cursor="c") == page
+    await web.rest.revoke_grant("g/1")
+    await web.rest.dismiss("dl")
+    await web.rest.dismiss_all()
+    await web.rest.dismiss_all(kind="webhook")
+    with pytest.raises(NotFound):
+        await web.rest.dismiss("dl")
+    asked = [(each.method, each.url.raw_path.decode().removeprefix("/base/v1")) for each in web.asked]
+    assert asked[:6] == [
+        ("GET", "/grants?limit=2"),
+        ("GET", "/dead-letters?kind=tool&cursor=c"),
+        ("DELETE", "/grants/g%2F1"),
+        ("DELETE", "/dead-letters/dl"),
+        ("DELETE", "/dead-letters"),
+        ("DELETE", "/dead-letters?kind=webhook"),
+    ]

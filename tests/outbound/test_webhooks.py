@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 
 from midstream.log import LogUnavailable
-from midstream.runs import Principal
+from midstream.outbound.telling import SERVERS_OWN
+from midstream.runs import Limits, Principal
+from midstream.runs.dead_letters import DeadLetters, Letter
+from midstream.runs.keys import namespace
 from midstream.telemetry import exposed
 from midstream_protocol.commands import Webhook
 from midstream_protocol.errors import InvalidArgs
 from tests.outbound.receiver import Answer, Got, receiver
-from tests.outbound.rig import KEY, approval, delta, end
+from tests.outbound.rig import KEY, ME, approval, delta, end
 
 pytestmark = pytest.mark.asyncio
 
@@ -182,6 +185,11 @@ async def test_a_place_that_is_gone_is_told_nothing_more_of_that_run(rig: Any, l
         told = [each for each in logged if "no more" in each["event"]]
         # The rest of its URL may be secret.
         assert [each["place"] for each in told] == [f"http://127.0.0.1:{place.port}"]
+        # Whose run it is learns that it was not told, and nothing of the operator's place.
+        (letter,) = await letters(server)
+        assert (letter.kind, letter.run_id, letter.thread_id) == ("webhook", "run_1", "thread_run_1")
+        assert (letter.what, letter.code, letter.text) == (SERVERS_OWN, "gone", "It answered with status 410.")
+        assert (letter.event, letter.seq, letter.attempts) == ("approval.required", 2, 1)
 
 
 async def test_an_event_is_given_up_after_its_age_and_the_next_one_is_told(
@@ -201,6 +209,33 @@ async def test_an_event_is_given_up_after_its_age_and_the_next_one_is_told(
             await server.until(lambda: not server.webhooks._teller._tries)
         assert place.got[-1].told["type"] == "run.completed"
         assert [each["type"] for each in logged if "given up" in each["event"]] == ["approval.required"]
+        (letter,) = await letters(server)
+        assert (letter.code, letter.text, letter.event) == (
+            "given_up",
+            "It answered with status 500.",
+            "approval.required",
+        )
+        assert letter.attempts > 1
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.7"])
+async def test_a_letter_says_nothing_of_the_network_behind_a_place(rig: Any, clock: Any, address: str) -> None:
+    async def resolve(host: str, port: int) -> list[str]:
+        return [address]
+
+    server = await rig(max_age_s=0, allow_private=False, resolve=resolve)
+    run = await server.run(webhook=Webhook(url="http://inside.example/secret?key=1"))
+    await server.happen(run, end())
+    await server.idle()
+    (letter,) = await letters(server)
+    assert (letter.what, letter.text) == ("http://inside.example", "Its address may not be sent to.")
+    assert letter.code == "given_up"
+
+
+async def letters(server: Any) -> list[Letter]:
+    dead = DeadLetters(records=server.store.records, limits=Limits(), clock=server.clock)
+    found, _ = await dead.page(namespace(ME.id), kind=None, after=None, limit=10)
+    return found
 
 
 async def test_a_place_that_is_not_there_or_hangs_up_is_tried_again(rig: Any, clock: Any) -> None:

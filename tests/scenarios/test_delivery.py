@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import websockets
 
-from tests.scenarios.wire_cutter import WireCutter
 from tests.scenarios.world import ENDS, World, same_history, whole
+from tests.testkit.fault_proxy import FaultProxy, cuts
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(120)]
 
@@ -95,7 +95,7 @@ async def test_every_transport_has_the_same_bytes_through_cuts_kills_and_restart
     it = world([{"steps": [{"text": text, "by": "word", "delay_s": 0.01}]}])
     await it.up(MIDSTREAM_COALESCE_MS=coalesce_ms, MIDSTREAM_DRAIN_GRACE_S="0.2")
     readers = {name: Reader() for name in ("ws", "sse", "ndjson")}
-    async with WireCutter(it.port, seed=7) as wire:
+    async with FaultProxy(it.port, lines=cuts(seed=7)) as wire:
         async with it.client("starter") as client:
             receipt = await client.command("run.start", "start", input="go", run_id=RUN)
             assert receipt["status"] == "accepted", receipt
@@ -110,7 +110,7 @@ async def test_every_transport_has_the_same_bytes_through_cuts_kills_and_restart
             await it.up(MIDSTREAM_COALESCE_MS=coalesce_ms)
         async with asyncio.timeout(90):
             await asyncio.gather(*reading)
-        assert wire.cuts > 10
+        assert wire.counts.cuts > 10
     truth = (await whole(it, RUN)).raw
     for reader in readers.values():
         assert reader.visits > 2

@@ -19,7 +19,7 @@ MakePipeline = Callable[[Port, Orchestrates], Awaitable[Pipes]]
 class WayOut(Filter, Protocol):
     """What everything that leaves the run passes. `outflow.outflow.Passage` is the real one."""
 
-    def leaving(self, value: Any) -> Any:
+    async def leaving(self, value: Any) -> Any:
         """The run's result, or why it failed, as it may leave."""
         ...
 
@@ -49,7 +49,7 @@ class Executor:
         except RunFailure as failure:
             if way_out is None:
                 raise
-            raise passed(failure, way_out) from failure.__cause__
+            raise await passed(failure, way_out) from failure.__cause__
 
     async def _run(self, port: Port, way_out: WayOut | None) -> None:
         # Before planning, too: its calls run against the clock once they have begun.
@@ -61,7 +61,7 @@ class Executor:
             piped = await _unless_refused(orchestrator, pipeline.run(), port)
             while True:
                 await orchestrator.finish()
-                result = piped.result if way_out is None else way_out.leaving(piped.result)
+                result = piped.result if way_out is None else await way_out.leaving(piped.result)
                 try:
                     await port.end(result, return_corrections=piped.spent)
                 except CorrectionsPending:
@@ -73,13 +73,13 @@ class Executor:
             await orchestrator.aclose()
 
 
-def passed(failure: RunFailure, way_out: WayOut) -> RunFailure:
+async def passed(failure: RunFailure, way_out: WayOut) -> RunFailure:
     """The same failure in words that may leave."""
     resume = failure.resume
     if resume is not None:
         # It names the step to go on from, in a planner's words.
-        resume = msgspec.structs.replace(resume, text=way_out.leaving(resume.text))
-    return RunFailure(failure.code, way_out.leaving(failure.text), retryable=failure.retryable, resume=resume)
+        resume = msgspec.structs.replace(resume, text=await way_out.leaving(resume.text))
+    return RunFailure(failure.code, await way_out.leaving(failure.text), retryable=failure.retryable, resume=resume)
 
 
 async def _unless_refused(orchestrator: Orchestrates, work: Coroutine[Any, Any, Piped], port: Port) -> Piped:

@@ -278,7 +278,7 @@ class OwnProgram:
         try:
             await self._run(port, way_out)
         except RunFailure as failure:
-            raise passed(failure, way_out) from failure.__cause__
+            raise await passed(failure, way_out) from failure.__cause__
 
     async def _run(self, port: Port, way_out: Passage) -> None:
         own = self._own
@@ -296,7 +296,7 @@ class OwnProgram:
         result = await own.fn(**{own.run_parameter: run}, **given)
         await port.record(ended(step, "completed"), step_id=step.step_id)
         # It has returned: what comes now it cannot use.
-        await port.end(way_out.leaving(json_safe(result)), return_corrections=True)
+        await port.end(await way_out.leaving(json_safe(result)), return_corrections=True)
 
 
 def _decoded(port: Port, kind: str, type_: type[Any]) -> dict[str, Any]:

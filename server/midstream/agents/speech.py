@@ -4,6 +4,7 @@ What is shown may be less than what the model said: its text passes a filter, an
 The journal keeps the model's own words.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -29,6 +30,9 @@ from midstream_protocol.events import (
     ToolPreparing,
 )
 from midstream_protocol.ids import is_id
+
+MAX_DELTA_CHARS: Final = 8 * 1024
+"""Characters that are filtered and shown in one go: a few milliseconds of work at most, whatever the text is."""
 
 MAX_CITATIONS: Final = 100
 """Citations of one message that are shown; the rest are left out."""
@@ -123,6 +127,13 @@ class Speech:
         if self._quiet:
             self._said.append(said)
             return
+        for at in range(0, len(said), MAX_DELTA_CHARS):
+            if at:
+                # A model may write a book in one go, and everybody else has a turn in between.
+                await asyncio.sleep(0)
+            await self._say(said[at : at + MAX_DELTA_CHARS])
+
+    async def _say(self, said: str) -> None:
         shown = self._filter.feed(said)
         if shown:
             if not self._port.say(self.message_id, shown, step_id=self._step_id):

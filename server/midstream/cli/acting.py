@@ -10,8 +10,8 @@ from midstream.cli.editor import edited
 from midstream.cli.failure import Explained, explain
 from midstream.cli.keys import Approve, Correct, Deny, Edit, Intent, Reply, Revoke, Stop
 from midstream.cli.render import Ask
-from midstream.cli.safe_text import safe_line
 from midstream.client import Run
+from midstream.client.safe_text import safe_line
 from midstream.tasks import spawn, stop
 from midstream_protocol.commands import Remember
 from midstream_protocol.events import ApprovalRequired, CorrectionMode

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 
-from midstream.cli.safe_text import safe_line, safe_text
+from midstream.client.safe_text import safe_line, safe_text
 from midstream_protocol.events import ApprovalRequired, Effect, InputRequired, Preview, Todo, Usage
 
 Style = Literal["plain", "dim", "good", "bad", "warn", "ask", "user", "head", "add", "remove", "hunk"]

@@ -14,9 +14,9 @@ from midstream.cli.failure import EXIT_INTERRUPTED, EXIT_OK, Explained, explain
 from midstream.cli.following import Following
 from midstream.cli.invoked import command
 from midstream.cli.keys import Correct, Quit, Say
-from midstream.cli.safe_text import safe_line
 from midstream.cli.terminal import Terminal, Typist
 from midstream.client import Client, Run, State, connect
+from midstream.client.safe_text import safe_line
 from midstream.tasks import spawn, stop
 
 

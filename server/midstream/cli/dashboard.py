@@ -10,7 +10,7 @@ from msgspec import Struct
 from rich.text import Text
 
 from midstream.cli.readings import Reading, grown, quantile, rate
-from midstream.cli.safe_text import safe_line
+from midstream.client.safe_text import safe_line
 
 WINDOW_S: Final = 10.0
 """How far back rates and quantiles look."""

@@ -11,8 +11,8 @@ import typer
 from midstream.cli.invoked import DEFAULT_URL
 from midstream.cli.listing import runs_command
 from midstream.cli.options import Limit, Status, Thread, Token, Url, run_client
-from midstream.cli.safe_text import safe_line
 from midstream.client import Address, Rest
+from midstream.client.safe_text import safe_line
 from midstream.clock import SystemClock
 from midstream_protocol.codec import parse_iso
 from midstream_protocol.errors import NotFound

@@ -3,8 +3,8 @@
 from typing import Final
 
 from midstream.cli.invoked import invoked
-from midstream.cli.safe_text import safe_line, safe_text
 from midstream.client import BadAddress, Disconnected, Pending, Unreachable
+from midstream.client.safe_text import safe_line, safe_text
 from midstream_protocol.errors import (
     AlreadyResolved,
     InvalidArgs,

@@ -10,9 +10,9 @@ from midstream.cli.failure import EXIT_FAILED, EXIT_OF
 from midstream.cli.invoked import command
 from midstream.cli.keys import Approve, Deny, Edit, Hold, Intent, Quit, Reply, Say, Stop
 from midstream.cli.render import Ask, Renderer
-from midstream.cli.safe_text import safe_line
 from midstream.cli.terminal import Terminal
 from midstream.client import Received, Run, Update
+from midstream.client.safe_text import safe_line
 from midstream_protocol.events import ApprovalRequired
 from midstream_protocol.frames import RunAttached, RunReset
 

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from midstream.cli.invoked import DEFAULT_URL
 from midstream.cli.options import Limit, RunId, Status, Thread, Token, Url, run_client
-from midstream.cli.safe_text import safe_line, safe_text
 from midstream.client import Address, Rest
+from midstream.client.safe_text import safe_line, safe_text
 
 
 def runs_command(
@@ -33,7 +33,7 @@ async def _runs(url: str, token: str | None, *, status: str | None, thread: str 
         page = await rest.runs(status=status, thread_id=thread, limit=limit)
     finally:
         await rest.aclose()
-    _print(
+    print_table(
         ("RUN", "STATUS", "AGENT", "EVENTS", "WAITS FOR", "ABOUT"),
         [
             (
@@ -72,7 +72,7 @@ async def _agents(url: str, token: str | None) -> None:
         page = await rest.agents()
     finally:
         await rest.aclose()
-    _print(
+    print_table(
         ("AGENT", "MODEL", "TOOLS", "DESCRIPTION"),
         [
             (item.get("name"), item.get("model"), _names(item.get("tools")), item.get("description"))
@@ -132,8 +132,10 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _print(columns: tuple[str, ...], rows: list[tuple[Any, ...]], *, flexible: set[str]) -> None:
-    """`flexible` columns are broken into lines where the terminal is narrow; the others can be copied as they are."""
+def print_table(columns: tuple[str, ...], rows: list[tuple[Any, ...]], *, flexible: set[str]) -> None:
+    """Rows, to people as a table. `flexible` columns are broken into lines where the terminal is narrow; the others can
+    be copied as they are.
+    """
     if not sys.stdout.isatty():
         for row in rows:
             typer.echo("\t".join(safe_line(_cell(value)) for value in row))

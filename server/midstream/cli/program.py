@@ -10,6 +10,7 @@ import typer
 
 from midstream.cli.deleting import runs_app
 from midstream.cli.failure import EXIT_FAILED
+from midstream.cli.grants import grants_app
 from midstream.cli.listing import agents_command, export_command
 from midstream.cli.options import say_error
 from midstream.cli.serving import serve_command
@@ -50,6 +51,7 @@ _COMMANDS: Final[dict[str, Callable[..., None]]] = {
 for name, command in _COMMANDS.items():
     app.command(name)(command)
 app.add_typer(runs_app, name="runs")
+app.add_typer(grants_app, name="grants")
 
 
 @app.command("schema")

@@ -7,7 +7,7 @@ import msgspec
 
 from midstream.cli import blocks
 from midstream.cli.blocks import Break, Line, Part, Status, Stream, line
-from midstream.cli.safe_text import safe_line, safe_text
+from midstream.client.safe_text import safe_line, safe_text
 from midstream_protocol import events as ev
 from midstream_protocol.events import TERMINAL_STATUSES, ApprovalRequired, Event, InputRequired
 from midstream_protocol.frames import RunAttached, RunReset

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import typer
@@ -11,8 +11,8 @@ from midstream.cli import blocks
 from midstream.cli.failure import NothingWaits
 from midstream.cli.invoked import DEFAULT_URL, invoked
 from midstream.cli.options import RunId, Token, Url, run_client
-from midstream.cli.safe_text import safe_line
 from midstream.client import Address, Pending, Rest
+from midstream.client.safe_text import safe_line
 from midstream_protocol.commands import (
     ApprovalRespond,
     CommandPayload,
@@ -56,17 +56,23 @@ def approve_command(
     url: Url = DEFAULT_URL,
     token: Token = None,
     args: Annotated[str | None, typer.Option(help="Arguments to replace, as a JSON object.")] = None,
-    remember: Annotated[
-        bool, typer.Option("--for-run", help="And do not ask for this tool again in this run.")
+    for_run: Annotated[bool, typer.Option("--for-run", help="And do not ask for this tool again in this run.")] = False,
+    for_thread: Annotated[
+        bool, typer.Option("--for-thread", help="Nor in any run of its thread; `midstream grants` takes it back.")
     ] = False,
+    always: Annotated[bool, typer.Option("--always", help="Nor in any of your runs of this agent; the same.")] = False,
 ) -> None:
     """Approve what a run waits for."""
     replaced = _object(args) if args is not None else None
-    scope = Remember(scope="run") if remember else None
+    # Of several the widest, which holds the others.
+    scope: Literal["run", "thread", "always"] | None = (
+        "always" if always else "thread" if for_thread else "run" if for_run else None
+    )
+    remember = Remember(scope=scope) if scope else None
 
     def payload(approval_id: str, digest: str | None) -> CommandPayload:
         return ApprovalRespond(
-            approval_id=approval_id, decision="approve", args=replaced, args_digest=digest, remember=scope
+            approval_id=approval_id, decision="approve", args=replaced, args_digest=digest, remember=remember
         )
 
     run_client(_respond(url, token, run, approval, kind="approval", payload=payload, done="approved"), url=url)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from midstream.cli.blocks import Break, Line, Part, Status, Stream, Style
-from midstream.cli.safe_text import safe_text
+from midstream.client.safe_text import safe_text
 
 _STYLES: Final[dict[Style, str]] = {
     "plain": "",

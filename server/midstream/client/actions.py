@@ -59,6 +59,10 @@ class Reconnect(Struct, frozen=True):
     delay_s: float
 
 
+class Renew(Struct, frozen=True):
+    """The token is about to expire: get a new one, then report it to `refresh`."""
+
+
 class Warned(Struct, frozen=True):
     """The server did not understand something of this client: a defect of either."""
 
@@ -71,4 +75,4 @@ class Failed(Struct, frozen=True):
     error: Exception
 
 
-Action = Send | Drop | Deliver | Answer | Adopt | Detached | Changed | Reconnect | Warned | Failed
+Action = Send | Drop | Deliver | Answer | Adopt | Detached | Changed | Reconnect | Renew | Warned | Failed

@@ -25,8 +25,13 @@ class Backoff:
         if ready_for_s is not None and ready_for_s >= STABLE_AFTER_S:
             self.failures = 0
 
-    def delay_s(self, *, told_s: float | None, fraction: float) -> float:
-        """Seconds until the next attempt. `told_s` is what the server asked for; `fraction` is random in [0, 1)."""
+    def delay_s(self, *, told_s: float | None, fraction: float, at_once: bool = False) -> float:
+        """Seconds until the next attempt. `told_s` is what the server asked for; `fraction` is random in [0, 1).
+
+        `at_once`: the reason for the failure is gone by now. Only the first of several failures is believed.
+        """
+        if at_once and self.failures == 0 and told_s is None:
+            fraction = 0.0
         interval = min(MAX_INTERVAL_S, FIRST_INTERVAL_S * 2.0 ** min(self.failures, _MAX_EXPONENT))
         self.failures += 1
         return told_s if told_s is not None else fraction * interval

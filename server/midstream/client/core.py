@@ -8,11 +8,12 @@ Rules a reviewer can reject on:
 4. A remembered command is sent on every connection until its receipt has come, always under the same id.
 5. A connection's own commands (attach, detach, offer) are made anew for the next connection, never sent again.
 6. Silence for 2.5 heartbeats is a dead connection.
+7. A run may be read again from before: that is an attach like any other, and replaces the one before it.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final, Literal
+from typing import Final
 
 from msgspec import Struct
 
@@ -26,18 +27,21 @@ from midstream.client.actions import (
     Drop,
     Failed,
     Reconnect,
+    Renew,
     Send,
     State,
     Warned,
 )
 from midstream.client.backoff import Backoff, told_in
-from midstream.client.cursor import Cursor
+from midstream.client.cursor import Cursor, Replay
 from midstream.client.errors import Disconnected, Unreachable, closing, refusal
+from midstream.client.transports import Transport, Transports, Wanted
 from midstream.client.updates import Received
 from midstream_protocol.codec import decode_frame, encode_command
-from midstream_protocol.codes import NORMAL, may_retry
+from midstream_protocol.codes import NORMAL, Close, may_retry
 from midstream_protocol.commands import (
     CONNECTION_COMMANDS,
+    AuthRefresh,
     ClientTool,
     Command,
     CommandPayload,
@@ -46,9 +50,10 @@ from midstream_protocol.commands import (
     RunStart,
     ToolsOffer,
 )
-from midstream_protocol.errors import Draining, NotFound, ProtocolError
+from midstream_protocol.errors import Draining, NotFound, ProtocolError, TooLarge
 from midstream_protocol.events import Event
 from midstream_protocol.frames import (
+    AuthExpiring,
     ConnectionDraining,
     ConnectionReady,
     ErrorFrame,
@@ -59,13 +64,17 @@ from midstream_protocol.frames import (
     RunCaughtUp,
     RunReset,
 )
-from midstream_protocol.limits import COMMANDS_IN_FLIGHT
+from midstream_protocol.limits import COMMANDS_IN_FLIGHT, MAX_FRAME_BYTES
 
 DEAD_AFTER_HEARTBEATS: Final = 2.5
 READY_TIMEOUT_S: Final = 10.0
 """From the open socket to `connection.ready`."""
 MAX_GAPS: Final = 3
 """Attaches in a row that bring a hole instead of the next event, before the connection itself is given up."""
+MAX_UNREADABLE: Final = 5
+"""Connections in a row that ended with bytes nobody can read. One is an accident of the network; these are a server
+that speaks something else.
+"""
 
 _LOST: Final = 1006
 _BROKEN: Final = 1002
@@ -86,16 +95,32 @@ class _Outgoing(Struct, frozen=True):
 class ClientCore:
     """`patient` False: a first connection that cannot be made is the end, because nothing was there to come back to.
 
-    `new_id` makes command ids, `fraction` random numbers in [0, 1). Times are monotonic seconds.
+    `renewable`: another token can be had when one is not taken any more. `new_id` makes command ids, `fraction`
+    random numbers in [0, 1). Times are monotonic seconds.
     """
 
-    def __init__(self, *, new_id: Callable[[], str], fraction: Callable[[], float], patient: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        new_id: Callable[[], str],
+        fraction: Callable[[], float],
+        patient: bool = False,
+        renewable: bool = False,
+        transport: Wanted = "websocket",
+    ) -> None:
         self.state: State = "connecting"
         self.server: ConnectionReady | None = None
         self.runs: dict[str, Cursor] = {}
         self._new_id = new_id
         self._fraction = fraction
         self._patient = patient
+        self._renewable = renewable
+        self._renewed = False
+        """The token that was refused was asked for because another had been."""
+        self._transports = Transports(transport)
+        self._refused: tuple[Unreachable, bool] | None = None
+        """Why the newest WebSocket was never ready, and whether that may pass."""
+        self._unreadable = 0
         self._backoff = Backoff()
         self._waiting: deque[_Outgoing] = deque()
         self._unanswered: dict[str, _Outgoing] = {}
@@ -103,12 +128,21 @@ class ClientCore:
         self._told_s: float | None = None
         self._ready_at: float | None = None
         self._heard_at: float | None = None
+        self._stray: str | None = None
+        """The command of a `run.attached` that nobody waited for."""
+        self._dropped = False
+        """What still comes of this connection does not count."""
 
     # -- what the application wants
 
     def command(self, command: Command) -> list[Action]:
-        """Send it now or as soon as possible; its receipt comes as `Answer`. Raises `Malformed`."""
-        self._waiting.append(_Outgoing(command, encode_command(command)))
+        """Send it now or as soon as possible; its receipt comes as `Answer`. Raises `Malformed`, `TooLarge`."""
+        data = encode_command(command)
+        most = self.server.limits.max_frame_bytes if self.server is not None else MAX_FRAME_BYTES
+        if len(data) > most:
+            # A server closes the connection for one that is much too large, and that close is final.
+            raise TooLarge(f"this {command.type} has {len(data)} bytes; the server takes {most}")
+        self._waiting.append(_Outgoing(command, data))
         return self._flush()
 
     def attach(
@@ -117,7 +151,7 @@ class ClientCore:
         *,
         since_seq: int = 0,
         epoch: str | None = None,
-        replay: Literal["full", "snapshot"] = "full",
+        replay: Replay = "full",
         client_tools: list[ClientTool] | None = None,
     ) -> list[Action]:
         """Follow a run, on this connection and every later one."""
@@ -125,33 +159,36 @@ class ClientCore:
         self.runs[run_id] = cursor
         return self._attach(cursor) if self.state == "ready" else []
 
+    def reread(self, run_id: str, *, since_seq: int, epoch: str | None) -> list[Action]:
+        """Deliver the events after `since_seq` again, and go on from there; also of a run that has ended."""
+        before = self.runs.get(run_id)
+        tools = before.client_tools if before is not None else None
+        # Never merged: an event that spans a place where somebody stands could not be told in halves.
+        actions = self.attach(run_id, since_seq=since_seq, epoch=epoch, client_tools=tools)
+        self.runs[run_id].was_attached = True
+        return actions
+
     def detach(self, run_id: str) -> list[Action]:
         """Follow it no longer."""
         cursor = self.runs.pop(run_id, None)
         return self._detach(cursor) if cursor is not None and self.state == "ready" else []
 
-    def pause(self, run_id: str) -> list[Action]:
-        """Its reader is slow: let the server keep what follows until `resume`."""
-        cursor = self.runs[run_id]
-        if cursor.paused or cursor.ended:
-            return []
-        cursor.paused = True
-        cursor.disconnected()
-        return self._detach(cursor) if self.state == "ready" else []
-
-    def resume(self, run_id: str) -> list[Action]:
-        cursor = self.runs.get(run_id)
-        if cursor is None or not cursor.paused:
-            return []
-        cursor.paused = False
-        return self._attach(cursor) if self.state == "ready" else []
-
     def offer(self, run_id: str, client_tools: list[ClientTool]) -> list[Action]:
-        """Host these tools of the run from here on, also after a reconnect."""
-        self.runs[run_id].client_tools = client_tools
-        if self.state != "ready":
+        """Host these tools of the run from here on, also after a reconnect. Nothing if it is not followed."""
+        cursor = self.runs.get(run_id)
+        if cursor is None:
+            return []
+        cursor.client_tools = client_tools
+        if self.state != "ready" or not client_tools:
             return []
         return self.command(self._own(ToolsOffer(run_id=run_id, client_tools=client_tools), run_id=run_id))
+
+    def refresh(self, token: str) -> list[Action]:
+        """A new token for this connection (see `Renew`); the next one brings its own."""
+        if self.state != "ready":
+            return []
+        payload = AuthRefresh(token=token)
+        return self.command(Command(type=payload.TYPE, command_id=self._new_id(), payload=payload, run_id=None))
 
     def close(self) -> list[Action]:
         """The application is done. What was accepted happens; what was not sent does not."""
@@ -163,47 +200,71 @@ class ClientCore:
 
     def opened(self, *, now: float) -> list[Action]:
         self._heard_at = now
+        self._dropped = False
         return []
 
+    @property
+    def transport(self) -> Transport:
+        """Of this attempt, or of the next one."""
+        return self._transports.current
+
     def unreachable(self, error: Unreachable) -> list[Action]:
-        """No socket: there was no server, or it refused the upgrade."""
+        """No connection: there was no server, or it refused the upgrade."""
         if self.state == "closed":
             return []
         status = error.status
         passing = status is None or status >= _SERVER_FAULT or status in _RETRY_STATUS
-        if not passing or (self.server is None and not self._patient):
-            return self._fail(error)
-        return self._reconnect(str(error))
+        return self._never_ready(error, passing=passing)
 
     def received(self, data: bytes | str, *, now: float) -> list[Action]:
-        if self.state == "closed":
+        if self.state == "closed" or self._dropped:
             return []
         self._heard_at = now
         try:
             frame = decode_frame(data)
         except ProtocolError as wrong:
-            # The same bytes would come again after a reconnect: this is the end, said clearly.
-            reason = f"the server sent what this client cannot read: {wrong}"
-            return [*self._fail(Disconnected(_BROKEN, reason)), Drop(_BROKEN, "unreadable frame")]
+            return self._on_unreadable(wrong)
         if isinstance(frame, Event):
             text = data if isinstance(data, str) else data.decode()
             return self._on_event(frame, text)
         return self._on_frame(frame, now)
 
     def closed(self, code: int, reason: str, *, now: float) -> list[Action]:
-        """The socket has ended (1006: without a close frame)."""
+        """The connection has ended (1006: without a close frame)."""
         if self.state == "closed":
             return []
+        if code == Close.BAD_CREDENTIALS and self._renewable and not self._renewed:
+            self._renewed = True
+            return self._reconnect("the token is not valid any more", at_once=True)
         if not may_retry(code):
             return self._fail(closing(code, reason))
-        if self.server is None and not self._patient:
-            return self._fail(Unreachable(f"it closed before it was ready ({code}) {reason}".strip()))
-        ready_for = None if self._ready_at is None else now - self._ready_at
-        self._backoff.connection_ended(ready_for_s=ready_for)
+        if self._ready_at is None:
+            said = f"it closed before it was ready ({code}) {reason}".strip()
+            return self._never_ready(Unreachable(said), passing=True)
+        self._backoff.connection_ended(ready_for_s=now - self._ready_at)
         if (told_s := told_in(reason)) is not None:
             self._told_s = told_s
             reason = "the server is going down"
-        return self._reconnect(reason or f"close code {code}")
+        return self._reconnect(reason or f"close code {code}", at_once=code == Close.TOKEN_EXPIRED)
+
+    def _never_ready(self, error: Unreachable, *, passing: bool) -> list[Action]:
+        transports = self._transports
+        if transports.falls_back and self.transport == "websocket":
+            self._refused = error, passing
+            other = transports.never_ready(refused=not passing)
+            return self._reconnect(str(error), at_once=other or self._expected)
+        if transports.falls_back and self._refused is not None:
+            # Why the WebSocket failed is what counts: HTTP was only a way round it.
+            error, passing = self._refused
+        transports.never_ready()
+        if not passing or self._expected:
+            return self._fail(error)
+        return self._reconnect(str(error))
+
+    @property
+    def _expected(self) -> bool:
+        """Somebody waits to hear whether there is a server at all."""
+        return self.server is None and not self._patient
 
     # -- time
 
@@ -214,14 +275,19 @@ class ClientCore:
             return None
         if self._ready_at is None or self.server is None:
             return self._heard_at + READY_TIMEOUT_S
-        return self._heard_at + DEAD_AFTER_HEARTBEATS * self.server.heartbeat_s
+        dead_at = self._heard_at + DEAD_AFTER_HEARTBEATS * self.server.heartbeat_s
+        again_at = self._transports.again_at
+        return dead_at if again_at is None else min(dead_at, again_at)
 
     def tick(self, *, now: float) -> list[Action]:
         due = self.wake_at
         if due is None or now < due:
             return []
         self._heard_at = None
-        return [Drop(_LOST, "the server fell silent")]
+        if self._transports.again_at is not None and now >= self._transports.again_at:
+            self._transports.try_websocket()
+            return self._drop(_LOST, "trying a WebSocket again")
+        return self._drop(_LOST, "the server fell silent")
 
     # -- frames
 
@@ -241,18 +307,33 @@ class ClientCore:
                 return self._on_heartbeat(heartbeat)
             case ConnectionDraining() as draining:
                 self._told_s = draining.reconnect_in_s
+            case AuthExpiring() if self._renewable:
+                return [Renew()]
             case ErrorFrame() as error:
                 return [Warned(f"{error.code}: {error.text}")]
         return []
 
+    def _on_unreadable(self, wrong: ProtocolError) -> list[Action]:
+        """Come back with the cursor: whatever it was comes again, and whole if only the way was bad."""
+        self._unreadable += 1
+        if self._unreadable < MAX_UNREADABLE:
+            return self._drop(_BROKEN, "unreadable frame")
+        reason = f"the server sent what this client cannot read: {wrong}"
+        return [*self._fail(Disconnected(_BROKEN, reason)), *self._drop(_BROKEN, "unreadable frame")]
+
     def _on_ready(self, ready: ConnectionReady, now: float) -> list[Action]:
+        if self.state == "ready":
+            return []
         self.server = ready
         self._ready_at = now
         self._told_s = None
+        self._renewed = False
+        self._refused = None
+        self._transports.ready(now=now)
         self.state = "ready"
         actions: list[Action] = [Changed("ready", "")]
         # Before what waits: who made a command should be following when its effect comes.
-        attaches = [self._attaching(cursor) for cursor in self.runs.values() if not cursor.paused]
+        attaches = [self._attaching(cursor) for cursor in self.runs.values()]
         self._waiting.extendleft(reversed(attaches))
         return actions + self._flush()
 
@@ -266,18 +347,24 @@ class ClientCore:
             # Not remembered by the server, and true only for this connection: the next one takes it.
             self._next_connection.append(sent)
             return self._flush()
-        return [*self._adopted(sent.command, receipt), Answer(receipt.command_id, receipt), *self._flush()]
+        adopted = list(self._adopted(sent.command, receipt))
+        return [*adopted, Answer(receipt.command_id, receipt), *self._flush()]
 
     def _on_own_receipt(self, command: Command, receipt: Receipt) -> list[Action]:
+        if receipt.status == "accepted":
+            return []
+        if command.type == AuthRefresh.TYPE:
+            return [Warned(f"the new token was not taken: {receipt.text or receipt.code}")]
         cursor = self.runs.get(command.run_id or "")
-        if receipt.status == "accepted" or cursor is None:
+        if cursor is None:
             return []
         if command.type == ToolsOffer.TYPE:
             return [Warned(f"the tools were not taken: {receipt.text or receipt.code}")]
-        if command.command_id != cursor.attach_id:
+        if command.command_id != cursor.attach_id or receipt.code == Draining.code:
+            # A draining server closes this connection; the next one is asked anew.
             return []
         if receipt.retryable and cursor.was_attached:
-            return [Drop(_LOST, f"attach refused for now: {receipt.text or receipt.code}")]
+            return self._drop(_LOST, f"attach refused for now: {receipt.text or receipt.code}")
         del self.runs[cursor.run_id]
         return [Detached(cursor.run_id, refusal(receipt))]
 
@@ -290,10 +377,14 @@ class ClientCore:
             cursor.client_tools = command.payload.client_tools
         cursor.attaching(command.command_id)
         yield Adopt(receipt.run_id)
+        if self._stray == command.command_id:
+            # It came before its receipt, when nobody knew what it was for.
+            self._waiting.append(self._attaching(cursor))
 
     def _on_attached(self, frame: RunAttached) -> list[Action]:
         cursor = self.runs.get(frame.run_id)
         if cursor is None or cursor.attach_id != frame.command_id:
+            self._stray = frame.command_id
             return []
         cursor.on_attached(frame)
         return [Deliver(frame.run_id, frame)]
@@ -305,7 +396,8 @@ class ClientCore:
         if frame.reason == "gone":
             del self.runs[frame.run_id]
             return [Detached(frame.run_id, NotFound("the server keeps this run no longer"))]
-        cursor.on_reset(frame)
+        if not cursor.on_reset(frame):
+            return []
         return [Deliver(frame.run_id, frame)]
 
     def _on_caught_up(self, frame: RunCaughtUp) -> list[Action]:
@@ -328,22 +420,22 @@ class ClientCore:
                 return self._on_gap(cursor)
             case "next":
                 cursor.advance(event)
+                self._unreadable = 0
                 return [Deliver(event.run_id, Received(event=event, text=text)), *self._ended(cursor)]
 
     def _on_heartbeat(self, heartbeat: Heartbeat) -> list[Action]:
-        """It is ordered with the events, so what it counts beyond the cursor was lost."""
-        actions: list[Action] = []
-        for run_id, seq in heartbeat.runs.items():
-            cursor = self.runs.get(run_id)
-            if cursor is not None and cursor.attached and seq > cursor.seq:
-                actions += self._on_gap(cursor)
-        return actions
+        """It is ordered with the events: what it counts beyond the cursor was lost, and so was a run it leaves out,
+        or an attach without a `run.attached` for longer than from one beat to the next.
+        """
+        runs = heartbeat.runs
+        lost = [cursor for cursor in self.runs.values() if cursor.beat(runs.get(cursor.run_id))]
+        return [action for cursor in lost for action in self._on_gap(cursor)]
 
     def _on_gap(self, cursor: Cursor) -> list[Action]:
         cursor.gaps += 1
         if cursor.gaps > MAX_GAPS:
             cursor.gaps = 0
-            return [Drop(_LOST, f"run {cursor.run_id} came with holes")]
+            return self._drop(_LOST, f"run {cursor.run_id} came with holes")
         return self._attach(cursor)
 
     def _ended(self, cursor: Cursor) -> list[Action]:
@@ -365,7 +457,7 @@ class ClientCore:
         payload = RunAttach(
             since_seq=cursor.seq,
             epoch=cursor.epoch,
-            replay="snapshot" if cursor.replay == "snapshot" else None,
+            replay=cursor.replay if cursor.replay != "full" else None,
             client_tools=cursor.client_tools,
         )
         command = self._own(payload, run_id=cursor.run_id)
@@ -389,7 +481,11 @@ class ClientCore:
 
     # -- ends
 
-    def _reconnect(self, reason: str) -> list[Action]:
+    def _drop(self, code: int, reason: str) -> list[Action]:
+        self._dropped = True
+        return [Drop(code, reason)]
+
+    def _reconnect(self, reason: str, *, at_once: bool = False) -> list[Action]:
         self._ready_at = self._heard_at = None
         again = [*self._next_connection, *self._unanswered.values(), *self._waiting]
         self._waiting = deque(outgoing for outgoing in again if outgoing.remembered)
@@ -397,11 +493,12 @@ class ClientCore:
         self._next_connection.clear()
         for cursor in self.runs.values():
             cursor.disconnected()
-        delay_s = self._backoff.delay_s(told_s=self._told_s, fraction=self._fraction())
+        delay_s = self._backoff.delay_s(told_s=self._told_s, fraction=self._fraction(), at_once=at_once)
         self._told_s = None
-        changed: list[Action] = [] if self.state == "reconnecting" else [Changed("reconnecting", reason)]
+        if self._expected or self.state == "reconnecting":
+            return [Reconnect(delay_s)]
         self.state = "reconnecting"
-        return [*changed, Reconnect(delay_s)]
+        return [Changed("reconnecting", reason), Reconnect(delay_s)]
 
     def _fail(self, error: Exception) -> list[Action]:
         self.state = "closed"

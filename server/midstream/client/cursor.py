@@ -11,6 +11,15 @@ from midstream_protocol.events import TERMINAL_STATUSES, TERMINAL_TYPES, Event
 from midstream_protocol.frames import RunAttached, RunReset
 
 Place = Literal["next", "old", "gap"]
+Replay = Literal["full", "merged", "snapshot"]
+
+
+def place(event: Event, seq: int) -> Place:
+    """What `event` is to a reader that has everything up to `seq`."""
+    first = event.from_ if event.from_ is not None else event.seq
+    if first == seq + 1:
+        return "next"
+    return "old" if event.seq <= seq else "gap"
 
 
 @dataclass(slots=True)
@@ -20,21 +29,19 @@ class Cursor:
     run_id: str
     seq: int = 0
     epoch: str | None = None
-    replay: Literal["full", "snapshot"] = "full"
+    replay: Replay = "full"
     client_tools: list[ClientTool] | None = field(default=None)
     attach_id: str | None = None
     attached: bool = False
     was_attached: bool = False
-    paused: bool = False
     ended: bool = False
     gaps: int = 0
     _status: str = ""
+    _beats: int = 0
+    _last_reset: RunReset | None = None
 
     def place(self, event: Event) -> Place:
-        first = event.from_ if event.from_ is not None else event.seq
-        if first == self.seq + 1:
-            return "next"
-        return "old" if event.seq <= self.seq else "gap"
+        return place(event, self.seq)
 
     def advance(self, event: Event) -> None:
         self.seq = event.seq
@@ -44,21 +51,37 @@ class Cursor:
     def attaching(self, command_id: str) -> None:
         self.attach_id = command_id
         self.attached = False
+        self._beats = 0
 
     def on_attached(self, frame: RunAttached) -> None:
+        if not self.attached:
+            self._last_reset = None
         self.attached = self.was_attached = True
         self._status = frame.status
         if self.epoch is None:
             self.epoch = frame.epoch
 
-    def on_reset(self, frame: RunReset) -> None:
+    def on_reset(self, frame: RunReset) -> bool:
+        """Whether it counts: the same reset again, from a network that repeats, would take the cursor back."""
+        if frame == self._last_reset:
+            return False
+        self._last_reset = frame
         self.epoch = frame.epoch
         self.seq = frame.snapshot_seq or 0
         self.gaps = 0
-        # The first answer to `replay: snapshot`: from here on it is an ordinary reader.
-        self.replay = "full"
+        if self.replay == "snapshot":
+            # The first answer to it: from here on it is an ordinary reader.
+            self.replay = "full"
         if frame.snapshot is not None:
             self._status = str(frame.snapshot.get("status", ""))
+        return True
+
+    def beat(self, seq: int | None) -> bool:
+        """A heartbeat says that `seq` of this run was sent (None: it says nothing of it). Whether something is lost."""
+        if self.attached:
+            return seq is None or seq > self.seq
+        self._beats += self.attach_id is not None
+        return self._beats > 1
 
     def on_caught_up(self) -> None:
         """A run that was over when the attach came, and of which nothing is left to send, is over for us too."""

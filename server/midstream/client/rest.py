@@ -11,12 +11,13 @@ import msgspec
 
 from midstream.client.address import Address
 from midstream.client.backoff import Backoff
+from midstream.client.credentials import Credentials
 from midstream.client.errors import Pending, Unreachable, refusal
 from midstream.clock import Clock, SystemClock
 from midstream_protocol.commands import CommandPayload
 from midstream_protocol.errors import ERRORS, FieldError, NotFound, ProtocolError
 from midstream_protocol.events import TERMINAL_TYPES
-from midstream_protocol.frames import Receipt
+from midstream_protocol.frames import Receipt, RunReset
 from midstream_protocol.ids import new_id
 from midstream_protocol.version import PROTOCOL_VERSION
 from midstream_protocol.view import View, view_from_builtins
@@ -52,13 +53,14 @@ class Rest:
         address: Address,
         *,
         token: str | None = None,
+        credentials: Credentials | None = None,
         clock: Clock | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
         self._address = address
         self._http = httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {token}"} if token else None,
+            auth=credentials or Credentials(token),
             timeout=TIMEOUT_S,
             trust_env=not address.loopback,
             transport=transport,
@@ -121,9 +123,32 @@ class Rest:
 
     async def delete(self, run_id: str) -> None:
         """Erase a run that has ended, for good. Raises `NotFound`, `RunActive`."""
-        answer = await self._request("DELETE", _path(run_id))
-        if answer.status_code >= httpx2.codes.BAD_REQUEST:
-            raise _error(answer)
+        await self._delete(_path(run_id))
+
+    async def grants(self, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
+        """`{items, next_cursor?}`: what you approved for threads and for all of your runs, newest first."""
+        asked = {"limit": limit, "cursor": cursor}
+        return await self._get("/v1/grants", params={name: value for name, value in asked.items() if value is not None})
+
+    async def revoke_grant(self, grant_id: str) -> None:
+        """It holds for no call from here on, also of running runs. Raises `NotFound`."""
+        await self._delete(f"/v1/grants/{quote(grant_id, safe='')}")
+
+    async def dead_letters(
+        self, *, kind: str | None = None, limit: int | None = None, cursor: str | None = None
+    ) -> dict[str, Any]:
+        """`{items, next_cursor?}`: what was tried and given up (`kind`: `tool`, `webhook`), newest first."""
+        asked = {"kind": kind, "limit": limit, "cursor": cursor}
+        params = {name: value for name, value in asked.items() if value is not None}
+        return await self._get("/v1/dead-letters", params=params)
+
+    async def dismiss(self, letter_id: str) -> None:
+        """Drop one dead letter. Raises `NotFound`."""
+        await self._delete(f"/v1/dead-letters/{quote(letter_id, safe='')}")
+
+    async def dismiss_all(self, *, kind: str | None = None) -> None:
+        """Drop all dead letters that are there now, or those of one kind."""
+        await self._delete("/v1/dead-letters", params={} if kind is None else {"kind": kind})
 
     async def view(self, run_id: str) -> View:
         return view_from_builtins(await self._get(_path(run_id)))
@@ -162,6 +187,9 @@ class Rest:
             try:
                 async for line in self._lines(run_id, since_seq=seq):
                     head = _head_of(line)
+                    if head.seq is None and head.type != RunReset.TYPE:
+                        # A sign of life.
+                        continue
                     if head.seq is None:
                         raise NotFound(f"the log after event {seq} is not whole any more ({line.decode().strip()})")
                     seq, failures = head.seq, 0
@@ -207,6 +235,11 @@ class Rest:
         if answer.status_code >= httpx2.codes.BAD_REQUEST:
             raise _error(answer)
         return _object(answer)
+
+    async def _delete(self, path: str, **options: Any) -> None:
+        answer = await self._request("DELETE", path, **options)
+        if answer.status_code >= httpx2.codes.BAD_REQUEST:
+            raise _error(answer)
 
     async def _request(self, method: str, path: str, **options: Any) -> httpx2.Response:
         try:

@@ -42,3 +42,11 @@ def error_answer(error: ProtocolError) -> Json:
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"
     return Json(error_body(error), status_code=error.status, headers=headers)
+
+
+def matches(if_none_match: str | None, etag: str) -> bool:
+    """Whether the caller has this version already."""
+    if if_none_match is None:
+        return False
+    known = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+    return "*" in known or etag.removeprefix("W/") in known

@@ -19,6 +19,8 @@ OVERSIZE_FACTOR: Final = 4
 class GatewayOptions(Struct, kw_only=True, frozen=True):
     server: str = "midstream"
     """How the server names itself in `connection.ready`."""
+    console: bool = True
+    """Whether the console is served at `/`, and the protocol's page at `/docs`."""
     heartbeat_s: float = 10.0
     send_timeout_s: float = 20.0
     """How long a client may take nothing of what it is sent before its connection is closed as too slow."""

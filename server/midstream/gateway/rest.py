@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import ASGIApp
 
-from midstream.gateway.answers import RETRY_AFTER_S, HttpError, Json
+from midstream.gateway.answers import RETRY_AFTER_S, HttpError, Json, matches
 from midstream.gateway.auth import credentials_of
 from midstream.gateway.body import (
     json_object,
@@ -27,11 +27,14 @@ from midstream.gateway.body import (
 )
 from midstream.gateway.errors import error_body, refusal_receipt
 from midstream.gateway.feed import Feeds
+from midstream.gateway.kept import Kept
 from midstream.gateway.ndjson_sse import events
+from midstream.gateway.pages import Pages
 from midstream.gateway.waiting import Waiting, come_again, etag_of, looked_at, patience_of
 from midstream.runs import Principal
 from midstream.tasks import spawn
 from midstream.telemetry import METRICS_TYPE, exposed
+from midstream_protocol.asyncapi import text as asyncapi_text
 from midstream_protocol.codec import decode_command
 from midstream_protocol.commands import CONNECTION_COMMANDS, Command, RunCancel, RunStart
 from midstream_protocol.errors import (
@@ -70,7 +73,7 @@ class Rest:
         self._gateway = gateway
 
     def routes(self, websocket: ASGIApp) -> Router:
-        run = "/v1/runs/{run_id}"
+        run, kept = "/v1/runs/{run_id}", Kept(self._gateway)
         return Router(
             [
                 WebSocketRoute("/v1/ws", websocket),
@@ -82,11 +85,17 @@ class Rest:
                 Route(f"{run}/cancel", self._known(self._cancel), methods=["POST"]),
                 Route("/v1/threads/{thread_id}", self._known(self._thread), methods=["GET"]),
                 Route("/v1/agents", self._known(self._agents), methods=["GET"]),
+                Route("/v1/grants", self._known(kept.grants), methods=["GET"]),
+                Route("/v1/grants/{grant_id}", self._known(kept.revoke), methods=["DELETE"]),
+                Route("/v1/dead-letters", self._known(kept.dead_letters), methods=["GET", "DELETE"]),
+                Route("/v1/dead-letters/{letter_id}", self._known(kept.dismiss), methods=["DELETE"]),
                 Route("/v1/feed", self._known(Feeds(self._gateway).open), methods=["GET"]),
                 Route("/metrics", self._known(_metrics), methods=["GET"]),
                 Route("/v1/schema", _schema, methods=["GET"]),
+                Route("/v1/asyncapi", _asyncapi, methods=["GET"]),
                 Route("/healthz", _healthy, methods=["GET"]),
                 Route("/readyz", self._ready, methods=["GET"]),
+                *(Pages(server=self._gateway.options.server).routes() if self._gateway.options.console else ()),
             ],
             # A redirect would leave the one error shape, and loses a POST's body.
             redirect_slashes=False,
@@ -235,10 +244,10 @@ class Rest:
         place = await self._gateway.registry.place(principal, run_id)
         if wait_s and known is None:
             await Waiting(self._gateway).for_end(request, principal, run_id, wait_s=wait_s)
-        elif wait_s and _matches(known, etag_of(place)) and place.status not in TERMINAL_STATUSES:
+        elif wait_s and matches(known, etag_of(place)) and place.status not in TERMINAL_STATUSES:
             await Waiting(self._gateway).for_change(request, principal, run_id, wait_s=wait_s, known=place)
             place = await self._gateway.registry.place(principal, run_id)
-        if _matches(known, etag := etag_of(place)):
+        if matches(known, etag := etag_of(place)):
             again = come_again(place.status, poll_after_s=options.poll_after_s)
             return Response(status_code=304, headers={"etag": etag} | again)
         view = await self._gateway.registry.view(principal, run_id)
@@ -295,6 +304,10 @@ async def _schema(_request: Request) -> Response:
     return Response(_schema_bytes(), media_type="application/schema+json")
 
 
+async def _asyncapi(_request: Request) -> Response:
+    return Response(_asyncapi_bytes(), media_type="application/json")
+
+
 async def _upgrade_required(_request: Request) -> Response:
     raise HttpError(
         426,
@@ -302,6 +315,11 @@ async def _upgrade_required(_request: Request) -> Response:
         "this is a WebSocket endpoint",
         headers={"upgrade": "websocket", "connection": "upgrade"},
     )
+
+
+@cache
+def _asyncapi_bytes() -> bytes:
+    return asyncapi_text().encode()
 
 
 @cache
@@ -331,13 +349,6 @@ def _resuming(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _summary(view: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in view.items() if name not in ("messages", "calls", "steps")}
-
-
-def _matches(if_none_match: str | None, etag: str) -> bool:
-    if if_none_match is None:
-        return False
-    known = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-    return "*" in known or etag.removeprefix("W/") in known
 
 
 def _command_id(request: Request) -> str:

@@ -12,17 +12,23 @@ import structlog
 from midstream.clock import Clock
 from midstream.log import LogError, Reset, Store, VersionConflict
 from midstream.outbound.cursor import KIND, Behind, Cursor, Line
-from midstream.outbound.message import body, read_told
+from midstream.outbound.message import Told, body, read_told
 from midstream.outbound.options import WebhookOptions
 from midstream.outbound.post import Answer, Sender
 from midstream.outbound.retrying import Verdict, delay_s, told_s, verdict
 from midstream.outbound.signing import signed
 from midstream.outbound.turns import Turns
+from midstream.runs.dead_letters import Letter, letter_id, letter_writes
+from midstream.runs.keys import namespace
 from midstream.tasks import spawn, stop
 from midstream.telemetry import count_webhook
+from midstream_protocol.codec import iso_ms
 
 CLOSE_GRACE_S: Final = 1.0
 """How long requests under way may go on when the server stops. What they did not tell is told by the next one."""
+
+SERVERS_OWN: Final = "the server's own place"
+"""Stands for a place that the operator named."""
 
 _log = structlog.get_logger("midstream.webhooks")
 
@@ -152,6 +158,7 @@ class Teller:
         why = answer.failure or f"status {answer.status}"
         about = {"run": behind.run, "seq": seq, "place": line.place.lane, "why": why, "tries": line.failures}
         if meant is Verdict.GONE:
+            await self._leave(line, told, answer, code="gone")
             count_webhook("given_up")
             _log.warning("a place wants no more webhooks of this run", **about)
             line.wanted.clear()
@@ -162,6 +169,7 @@ class Teller:
         if line.failures == 1:
             _log.warning("a webhook was not taken and is tried again", **about)
         if self._clock.now_ms() - told.at_ms >= self._options.max_age_s * 1000:
+            await self._leave(line, told, answer, code="given_up")
             count_webhook("given_up")
             _log.warning("a webhook is given up", type=told.type, **about)
             await self._moved(line, seq)
@@ -181,6 +189,33 @@ class Teller:
             **signed(self._key, message_id=message_id, at_s=self._clock.now_ms() // 1000, body=content),
         }
         return await self._sender.post(url, headers=headers, body=content)
+
+    async def _leave(self, line: Line, told: Told, answer: Answer, *, code: str) -> None:
+        """A dead letter about it, before it is passed by. Raises `LogError`.
+
+        It is shown to whose run it is: no word about this network, nor about a place that they did not name.
+        """
+        cursor = line.behind.cursor
+        own = cursor.own is not None and cursor.own.url == line.place.url
+        text = f"It answered with status {answer.status}."
+        if answer.failure is not None:
+            text = "Its address may not be sent to." if answer.refused else "It could not be reached."
+        letter = Letter(
+            id=letter_id(told.at_ms, line.behind.run, f"{told.seq} {line.place.url}"),
+            kind="webhook",
+            run_id=cursor.run_id,
+            thread_id=cursor.thread_id,
+            at=iso_ms(told.at_ms),
+            what=line.place.lane if own else SERVERS_OWN,
+            code=code,
+            text=text,
+            attempts=line.failures,
+            event=told.type,
+            seq=told.seq,
+        )
+        for write in letter_writes(namespace(cursor.user), [letter]):
+            assert write.data is not None
+            await self._store.records.put(write.kind, write.id, write.data)
 
     async def _moved(self, line: Line, seq: int) -> None:
         """That event is told, or given up. Raises `LogError` if that could not be written down yet."""

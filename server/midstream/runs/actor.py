@@ -19,6 +19,7 @@ from midstream.runs.beyond import Beyond
 from midstream.runs.coalesce import Windows
 from midstream.runs.commands import Door
 from midstream.runs.contract import Limits, Program, Rules, RunFailure, StartRecord, Stopping
+from midstream.runs.dead_letters import given_up, letter_writes
 from midstream.runs.inputs import Abandoned, HandedOver, ProgramEnded, Recovered, Said, Tick
 from midstream.runs.mailbox import Mailbox
 from midstream.runs.pacing import Pace
@@ -284,9 +285,13 @@ class Actor:
         # A queued run is due as soon as nobody owns it: whoever takes it up looks whether its thread is free.
         wake_at = state.created_ms if self.queued else self._wake_at()
         self._batches += 1
+        now_ms = self._door.now_ms
+        letters = given_up(self.run, state, beat.payloads, now_ms)
         records: tuple[RecordWrite, ...] = ()
+        if letters:
+            records = tuple(letter_writes(self.run.partition(".")[0], letters))
         if state.ended:
-            records = (ended_record(self.start, self.run, self._door.now_ms),)
+            records = (*records, ended_record(self.start, self.run, now_ms))
         return beat.batch(batch_id=f"{self._name}-{self._batches}", state=state, wake_at=wake_at, records=records)
 
     def _publish(self, beat: Beat) -> None:

@@ -11,7 +11,8 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from midstream.log import JournalRecord, StoredReceipt
-from midstream.runs.contract import AskedRecord, CallRecord, Offered, ResultRecord
+from midstream.runs.contract import AskedRecord, CallRecord, GrantRecord, Offered, ResultRecord
+from midstream.runs.grants import outlives
 from midstream.runs.state import (
     SYSTEM,
     Answer,
@@ -104,6 +105,8 @@ def apply_journal(state: RunState, record: JournalRecord, *, live: bool) -> None
         offered = msgspec.json.decode(record.data, type=Offered)
         for tool in offered.tools:
             state.hosts[tool.name] = Host(client_id=offered.client_id, tool=tool)
+    elif record.kind == "grant":
+        state.grant_ends[record.key] = msgspec.json.decode(record.data, type=GrantRecord).expires_ms
     elif record.kind == "asked" and msgspec.json.decode(record.data, type=AskedRecord).replan:
         # It stands beside the event, and is read before it when a run is loaded.
         state.replans[record.key] = None
@@ -263,7 +266,8 @@ def _approval_resolved(state: RunState, p: ApprovalResolved, at: At) -> None:
         reason=p.reason,
         edited=p.edited,
     )
-    if p.grant_id is not None and question is not None and isinstance(question.payload, ApprovalRequired):
+    own = p.grant_id is not None and not outlives(p.grant_id)
+    if own and p.grant_id is not None and question is not None and isinstance(question.payload, ApprovalRequired):
         state.grants[question.payload.tool] = p.grant_id
     if (call := state.calls.get(p.tool_call_id)) is not None:
         call.args_digest = p.args_digest

@@ -37,6 +37,7 @@ class Beat:
         "payloads",
         "prev_seq",
         "receipts",
+        "records",
         "replies",
         "size",
         "wrong",
@@ -51,6 +52,8 @@ class Beat:
         """Of all events but text deltas that were gathered: nothing follows from those."""
         self.journal: list[JournalRecord] = []
         self.receipts: list[StoredReceipt] = []
+        self.records: list[RecordWrite] = []
+        """What is written beside the run in the same step."""
         self.replies: list[Reply] = []
         self.wrong: list[BadDraft] = []
         """Refusals that nobody waits for."""
@@ -74,7 +77,8 @@ class Beat:
             journal=tuple(self.journal),
             receipts=tuple(self.receipts),
             wake_at=wake_at,
-            records=records,
+            # Of one that was written twice in this beat, the last counts.
+            records=tuple({(write.kind, write.id): write for write in (*self.records, *records)}.values()),
         )
 
 
@@ -225,6 +229,7 @@ def _take(door: Door, decision: Decision, encoded: list[bytes], beat: Beat) -> N
     for record in decision.journal:
         beat.journal.append(record)
         apply_journal(state, record, live=True)
+    beat.records += decision.records
     if decision.receipt is not None and decision.remember is not None:
         stored = StoredReceipt(
             command_id=decision.receipt.command_id,

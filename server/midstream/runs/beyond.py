@@ -1,9 +1,12 @@
-"""What a run may know and change outside of itself: the runs of its thread before it, the run it resumes, the thread's
-title.
+"""What a run may know and change outside of itself: the runs of its thread before it, the run it resumes, the grants of
+its principal, the thread's title.
 """
+
+from collections.abc import Collection
 
 from midstream.log import JournalRecord, Log
 from midstream.runs.contract import StartRecord
+from midstream.runs.grants import Grants, Leave
 from midstream.runs.keys import namespace
 from midstream.runs.threads import Thread, Threads, titled
 from midstream_protocol.errors import Busy
@@ -13,6 +16,7 @@ class Beyond:
     """One run's. `keep`: how many runs a conversation is made of at most. Raises `LogError`."""
 
     __slots__ = (
+        "_grants",
         "_keep",
         "_log",
         "_space",
@@ -20,7 +24,8 @@ class Beyond:
         "_threads",
     )
 
-    def __init__(self, start: StartRecord, *, log: Log, threads: Threads, keep: int) -> None:
+    def __init__(self, start: StartRecord, *, log: Log, threads: Threads, grants: Grants, keep: int) -> None:
+        self._grants = grants
         self._start = start
         self._log = log
         self._threads = threads
@@ -40,6 +45,13 @@ class Beyond:
     async def resumed(self) -> list[JournalRecord] | None:
         """The journal of the run that this one goes on with."""
         return None if self._start.resume is None else await self._journal(self._start.resume)
+
+    async def leave_for(self, tool: str, scopes: Collection[str]) -> Leave | None:
+        """The grant of one of these scopes by which this tool needs no approval now."""
+        start = self._start
+        return await self._grants.find(
+            self._space, agent=start.agent, tool=tool, thread_id=start.thread_id, scopes=scopes
+        )
 
     async def claim_title(self, text: str) -> bool:
         """Give the thread its title if no other run has; a run that asks again says what it meant."""

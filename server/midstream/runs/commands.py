@@ -13,9 +13,11 @@ import msgspec
 
 from midstream.log import JournalRecord
 from midstream.runs.closing import close_question
-from midstream.runs.contract import AskedRecord, CallRecord, Limits, ResultRecord, Rules
+from midstream.runs.contract import AskedRecord, CallRecord, GrantRecord, Limits, ResultRecord, Rules
 from midstream.runs.drafts import HELD_FOR_APPROVAL, resumed
+from midstream.runs.grants import run_grant_id, standing_grant
 from midstream.runs.inputs import Asked, Decision, Planned
+from midstream.runs.keys import namespace
 from midstream.runs.state import Answer, CallState, OpenQuestion, RunState
 from midstream_protocol.codec import json_safe
 from midstream_protocol.commands import (
@@ -23,6 +25,7 @@ from midstream_protocol.commands import (
     Command,
     CorrectionRevoke,
     InputRespond,
+    Remember,
     RunCancel,
     RunCorrect,
     ToolResult,
@@ -248,7 +251,7 @@ def _approve(door: Door, asked: Asked, decision: Decision) -> list[Payload]:
         digest = args_digest(door.secret, args)
         record = CallRecord(tool=required.tool, args=args)
         decision.journal.append(JournalRecord(kind="call", key=required.tool_call_id, data=msgspec.json.encode(record)))
-    grant = ask.remember is not None and approved
+    grant_id = _grant(door, asked, required, ask.remember, decision) if ask.remember and approved else None
     resolved = ApprovalResolved(
         approval_id=required.approval_id,
         tool_call_id=required.tool_call_id,
@@ -258,10 +261,34 @@ def _approve(door: Door, asked: Asked, decision: Decision) -> list[Payload]:
         edited=args is not None,
         args=door.rules.shown_args(required.tool, args) if args is not None else None,
         args_digest=digest,
-        grant_id=_derived("grant", required.approval_id) if grant else None,
+        grant_id=grant_id,
     )
     decision.events = resumed(state, required.approval_id)
     return [resolved]
+
+
+def _grant(door: Door, asked: Asked, required: ApprovalRequired, remember: Remember, decision: Decision) -> str:
+    """Note the grant that is given with an approval; its id."""
+    state, seconds = door.state, remember.expires_in_s
+    if remember.scope == "run":
+        grant_id = run_grant_id(required.approval_id)
+        if seconds is not None:
+            data = msgspec.json.encode(GrantRecord(expires_ms=door.now_ms + round(seconds * 1000)))
+            decision.journal.append(JournalRecord(kind="grant", key=grant_id, data=data))
+        return grant_id
+    grant_id, write = standing_grant(
+        namespace(asked.principal.id),
+        required,
+        scope=remember.scope,
+        agent=state.agent,
+        thread_id=state.thread_id,
+        run_id=state.run_id,
+        by=asked.principal.id,
+        now_ms=door.now_ms,
+        expires_in_s=seconds,
+    )
+    decision.records.append(write)
+    return grant_id
 
 
 def _edited(door: Door, required: ApprovalRequired, changes: dict[str, Any]) -> dict[str, Any]:
@@ -396,8 +423,3 @@ def _payload(asked: Asked, kind: type[T]) -> T:
 
 def _is_call(question: OpenQuestion) -> bool:
     return isinstance(question.payload, ToolRequested)
-
-
-def _derived(prefix: str, of: str) -> str:
-    """An id that follows from another: `decide` makes none of its own."""
-    return f"{prefix}_{hashlib.sha256(of.encode()).hexdigest()[:24]}"

@@ -88,6 +88,12 @@ class AskedRecord(Struct, kw_only=True, frozen=True):
     replan: bool
 
 
+class GrantRecord(Struct, kw_only=True, frozen=True):
+    """Journal kind `grant`, key = grant_id: when a grant for the run ends (Unix ms). Written only for one that does."""
+
+    expires_ms: int
+
+
 class CorrectionRecord(Struct, kw_only=True, frozen=True, omit_defaults=True):
     """Journal kind `correction`, key = correction_id: a correction entered the conversation here. `replanned`: the
     plan is made anew for it.
@@ -141,7 +147,11 @@ class Limits(Struct, kw_only=True, frozen=True):
     compact_after_s: float = 0.0
     """An ended run's events are replaced by its snapshot and its last event after so long (0: never)."""
     retention_interval_s: float = 60.0
-    """Between two looks for runs that are due to be deleted or compacted."""
+    """Between two looks for runs that are due to be deleted or compacted, and for dead letters that are."""
+    max_dead_letters: int = 1_000
+    """Of one principal; beyond, the oldest are dropped at the next look. At 3 KB each, what a page of them may hold."""
+    dead_letter_ttl_s: float = 30 * 86_400.0
+    """A dead letter is dropped after so long (0: never): who has not looked by then will not."""
     beat_inputs: int = 512
     """Inputs decided in one beat: bounds the batch, and the time before the next is visible."""
     tail_events: int = 1024

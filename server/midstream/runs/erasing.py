@@ -13,6 +13,7 @@ import structlog
 from midstream.clock import Clock
 from midstream.log import Loaded, LogError, Store
 from midstream.runs.compacting import Folding
+from midstream.runs.dead_letters import DeadLetters
 from midstream.runs.late import LateReceipts
 from midstream.runs.listing import RunList
 from midstream.runs.replay import Views, own_event, pages
@@ -37,11 +38,21 @@ _log = structlog.get_logger("midstream.runs")
 class Erasing:
     """For one event loop. `open` once the store is open; `aclose` before it closes."""
 
-    def __init__(self, *, store: Store, living: Supervisor, views: Views, late: LateReceipts, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        living: Supervisor,
+        views: Views,
+        late: LateReceipts,
+        dead_letters: DeadLetters,
+        clock: Clock,
+    ) -> None:
         self._store = store
         self._living = living
         self._views = views
         self._late = late
+        self._dead = dead_letters
         self._list = RunList(store.records)
         self._clock = clock
         self._under_way: dict[str, asyncio.Task[None]] = {}
@@ -122,6 +133,9 @@ class Erasing:
         if loaded is not None:
             await self._erase_starts(loaded, ended)
             await self._living.threads.forget(ended.space, ended.thread_id, ended.run_id)
+            if await self._living.threads.find(ended.space, ended.thread_id) is None:
+                await self._living.grants.forget_thread(ended.space, ended.thread_id)
+            await self._dead.forget_run(ended.space, ended.run_id, created_ms=ended.created_ms, ended_ms=ended.ended_ms)
             await self._list.remove(ended.space, run_id=ended.run_id, created_ms=ended.created_ms)
             await records.delete(_WEBHOOK, run)
             await self._store.log.delete(run)

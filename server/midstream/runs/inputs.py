@@ -5,7 +5,7 @@ from typing import Any, Final, final
 
 from msgspec import Struct
 
-from midstream.log import JournalRecord
+from midstream.log import JournalRecord, RecordWrite
 from midstream.runs.contract import Principal
 from midstream_protocol.commands import ClientTool, Command
 from midstream_protocol.events import Payload
@@ -151,6 +151,8 @@ class Decision:
 
     events: list[Planned] = field(default_factory=list)
     journal: list[JournalRecord] = field(default_factory=list)
+    records: list[RecordWrite] = field(default_factory=list)
+    """What is written beside the run in the same step."""
     receipt: Receipt | None = None
     remember: str | None = None
     """The fingerprint to remember the receipt under; None: it is not remembered."""

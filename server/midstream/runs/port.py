@@ -8,7 +8,7 @@ tool result. `EMITTED` names the types that `emit` takes; everything else must b
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -17,6 +17,7 @@ from midstream.clock import Clock
 from midstream.log import JournalRecord, LogError
 from midstream.runs.beyond import Beyond
 from midstream.runs.contract import BadDraft, Filter, RunFailure, StartRecord, Stopping
+from midstream.runs.grants import Leave
 from midstream.runs.inputs import Drafted, End, Input, TakeCorrections
 from midstream.runs.state import Answer, CallState, CorrectionState, RunState
 from midstream_protocol.codec import json_safe
@@ -284,9 +285,12 @@ class Port:
         """The id of the approval of that call which is open now."""
         return self._state.open_approval_of(tool_call_id)
 
-    def grant_for(self, tool: str) -> str | None:
-        """The grant by which this tool needs no approval for the rest of the run."""
-        return self._state.grants.get(tool)
+    async def leave_for(self, tool: str, scopes: Collection[str]) -> Leave | None:
+        """The grant of one of these scopes by which this tool needs no approval now. Raises `RunFailure`."""
+        own = self._state.grant_of(tool, self.clock.now_ms()) if "run" in scopes else None
+        if own is not None:
+            return Leave(grant_id=own, scope="run")
+        return await self._outside(self._beyond.leave_for(tool, scopes))
 
     @property
     def client_tools(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from midstream.runs.attachment import (
 from midstream.runs.census import census
 from midstream.runs.commands import Door, decide_command, fingerprint, refused
 from midstream.runs.contract import NO_RULES, Agents, Limits, Principal, Stopping
+from midstream.runs.dead_letters import DeadLetters
 from midstream.runs.erasing import Erasing
 from midstream.runs.inputs import Asked, Offer
 from midstream.runs.keys import namespace, server_key, store_key
@@ -82,8 +83,20 @@ class Registry:
         self._recent = RecentCommands()
         self._late = LateReceipts(store.records)
         self._list = RunList(store.records)
-        self._erasing = Erasing(store=store, living=self._living, views=self._views, late=self._late, clock=clock)
+        self.grants: Final = self._living.grants
+        """What principals approved beyond one run; each has its own (`keys.namespace`)."""
+        self.dead_letters: Final = DeadLetters(records=store.records, limits=limits, clock=clock)
+        """What was tried and given up, in the same way."""
+        self._erasing = Erasing(
+            store=store,
+            living=self._living,
+            views=self._views,
+            late=self._late,
+            dead_letters=self.dead_letters,
+            clock=clock,
+        )
         self._retention: asyncio.Task[None] | None = None
+        self._dropping: asyncio.Task[None] | None = None
         self._starter: Starter | None = None
 
     # -- life
@@ -111,11 +124,13 @@ class Registry:
             compact=self._erasing.compact,
         )
         self._retention = spawn(retention.keep_looking(), name="runs/retention")
+        self._dropping = spawn(self.dead_letters.keep_looking(), name="runs/dead-letters")
 
     async def drain(self, grace_s: float | None = None) -> None:
         """Refuse new runs, let running turns reach a safe point, hand every run over. What is not done by then is
         stopped where it is; the next server tells the truth about it.
         """
+        await stop(self._dropping)
         await self._living.drain(self._limits.drain_grace_s if grace_s is None else grace_s)
 
     async def aclose(self) -> None:

@@ -155,6 +155,9 @@ class RunState:
     cancelling: Cancelling | None = None
     call_cancels: dict[str, None] = field(default_factory=dict)
     grants: dict[str, str] = field(default_factory=dict)
+    """tool → the grant for the rest of this run. Wider ones are records (grants.py), which can be revoked."""
+    grant_ends: dict[str, int] = field(default_factory=dict)
+    """grant_id → Unix ms at which it holds no more, of grants that end before the run does."""
     hosts: dict[str, Host] = field(default_factory=dict)
     usage: Usage = NO_USAGE
     recoveries: int = 0
@@ -200,6 +203,13 @@ class RunState:
 
     def open_calls(self) -> list[CallState]:
         return [call for call in self.calls.values() if call.open]
+
+    def grant_of(self, tool: str, now_ms: int) -> str | None:
+        """The run's own grant by which this tool needs no approval now."""
+        grant_id = self.grants.get(tool)
+        if grant_id is None or now_ms >= self.grant_ends.get(grant_id, now_ms + 1):
+            return None
+        return grant_id
 
     def pending_corrections(self) -> list[CorrectionState]:
         return [c for c in self.corrections.values() if c.state in ("accepted", "held")]

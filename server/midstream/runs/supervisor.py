@@ -18,6 +18,7 @@ from midstream.runs.actor import Actor
 from midstream.runs.beyond import Beyond
 from midstream.runs.coalesce import Windows
 from midstream.runs.contract import NO_RULES, Agents, Limits, Program, StartRecord
+from midstream.runs.grants import Grants
 from midstream.runs.inputs import Dequeued, Recovered
 from midstream.runs.keys import namespace
 from midstream.runs.pacing import Pace
@@ -63,6 +64,7 @@ class Supervisor:
         """Runs that wait for an agent which this server does not have: store key → agent."""
         self.taps: Final = Taps()
         self.threads: Final = Threads(records=store.records, log=store.log)
+        self.grants: Final = Grants(records=store.records, clock=clock)
         self._store = store
         self._agents = agents
         self._limits = limits
@@ -206,7 +208,13 @@ class Supervisor:
             clock=self._clock,
             windows=self._windows,
             pace=self._pace,
-            beyond=Beyond(record, log=self._store.log, threads=self.threads, keep=self._limits.max_thread_history),
+            beyond=Beyond(
+                record,
+                log=self._store.log,
+                threads=self.threads,
+                grants=self.grants,
+                keep=self._limits.max_thread_history,
+            ),
             recovered=recovered is not None,
         )
         queued = state.status == "queued"

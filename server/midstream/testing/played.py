@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from midstream.runs.contract import Principal
+from midstream.runs.grants import Scope
 from midstream_protocol.codec import decode_event
 from midstream_protocol.commands import (
     ApprovalRespond,
@@ -120,15 +121,23 @@ class PlayedRun:
     # -- steering: each raises `Refused`
 
     async def approve(
-        self, approval_id: str | None = None, *, edit: Mapping[str, Any] | None = None, remember: bool = False
+        self,
+        approval_id: str | None = None,
+        *,
+        edit: Mapping[str, Any] | None = None,
+        remember: bool | Scope = False,
+        expires_in_s: float | None = None,
     ) -> Receipt:
-        """Approve the open question (the oldest, if there are several), with some arguments replaced."""
+        """Approve the open question (the oldest, if there are several), with some arguments replaced. `remember`: for
+        what else it is approved (True: the run), and for how long.
+        """
+        scope: Scope | None = "run" if remember is True else remember or None
         return await self.command(
             ApprovalRespond(
                 approval_id=approval_id or await self._pending("approval", "approval_id"),
                 decision="approve",
                 args=dict(edit) if edit is not None else None,
-                remember=Remember(scope="run") if remember else None,
+                remember=Remember(scope=scope, expires_in_s=expires_in_s) if scope else None,
             )
         )
 

@@ -136,6 +136,10 @@ def splits(text: str) -> set[str]:
     return {played(made(), each) for each in [*pieces, list(text)]}
 
 
+def whole_of(it: TextFilter, text: str) -> str:
+    return it.feed(text) + it.end()
+
+
 def played(it: TextFilter, pieces) -> str:
     return "".join([it.feed(piece) for piece in pieces]) + it.end()
 
@@ -188,7 +192,7 @@ FRAGMENTS = st.sampled_from(
 @given(st.lists(FRAGMENTS, max_size=25), st.data())
 def test_every_split_of_every_text_shows_the_same(fragments, data):
     text = "".join(fragments)
-    whole = made().whole(text)
+    whole = whole_of(made(), text)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
     pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     assert played(made(), pieces) == whole
@@ -202,7 +206,7 @@ def test_what_was_shown_is_never_taken_back_and_no_secret_is_in_it(fragments):
     shown = ""
     for char in text:
         shown += it.feed(char)
-        assert made().whole(text).startswith(shown)
+        assert whole_of(made(), text).startswith(shown)
     shown += it.end()
     assert "blue" not in shown
     assert "<tool_call>" not in shown.replace("`<tool_call>`", "")
@@ -268,17 +272,17 @@ def test_a_long_object_that_is_no_call_is_shown():
 
 
 def splits_at(text: str, size: int) -> set[str]:
-    return {made().whole(text), played(made(), [text[at : at + size] for at in range(0, len(text), size)])}
+    return {whole_of(made(), text), played(made(), [text[at : at + size] for at in range(0, len(text), size)])}
 
 
 def test_without_known_tools_the_form_of_a_call_is_enough():
     anything = text_filter_for(Outflow())()
-    assert anything.whole('{"name": "anything", "arguments": {}}') == ""
+    assert whole_of(anything, '{"name": "anything", "arguments": {}}') == ""
 
 
 def test_an_app_that_hands_out_keys_can_show_them():
     it = text_filter_for(Outflow(guess=False, secrets=("mine",)))()
-    assert it.whole(f"{KEY} mine") == f"{KEY} [hidden]"
+    assert whole_of(it, f"{KEY} mine") == f"{KEY} [hidden]"
 
 
 def test_what_a_run_has_met_since_is_hidden_in_its_next_message():
@@ -286,5 +290,5 @@ def test_what_a_run_has_met_since_is_hidden_in_its_next_message():
     make = text_filter_for(Outflow(), secrets=secrets)
     before = make()
     secrets.meet({"password": "correct horse", "note": "plain words"})
-    assert make().whole("it is correct horse, in plain words") == "it is [hidden], in plain words"
-    assert before.whole("correct horse") == "correct horse", "a message that has begun stays as it began"
+    assert whole_of(make(), "it is correct horse, in plain words") == "it is [hidden], in plain words"
+    assert whole_of(before, "correct horse") == "correct horse", "a message that has begun stays as it began"

@@ -313,14 +313,15 @@ def test_a_hidden_tools_that_fails_hides_all():
 # -- the end
 
 
-def test_the_runs_last_words_leave_as_a_message_does():
+@pytest.mark.asyncio
+async def test_the_runs_last_words_leave_as_a_message_does():
     it = passage(process=(shout,), secrets=("blue-horse",))
     it.text_filter(lambda: ["search"])
     said = 'So <think>hm</think>blue-horse {"name": "search", "arguments": {}}{"name": "Bob", "arguments": {}}'
-    assert it.leaving(said) == 'SO [HIDDEN] {"NAME": "BOB", "ARGUMENTS": {}}!'
-    assert it.leaving({"n": [1, "<b>blue-horse</b>"]}) == {"n": [1, "<b>[hidden]</b>"]}
-    assert it.leaving(None) is None
-    assert passage(process=(boom,)).leaving("x") == "[hidden]"
+    assert await it.leaving(said) == 'SO [HIDDEN] {"NAME": "BOB", "ARGUMENTS": {}}!'
+    assert await it.leaving({"n": [1, "<b>blue-horse</b>"]}) == {"n": [1, "<b>[hidden]</b>"]}
+    assert await it.leaving(None) is None
+    assert await passage(process=(boom,)).leaving("x") == "[hidden]"
 
 
 def test_what_is_reported_is_reported_once(log):

@@ -9,6 +9,7 @@ quotes or backticks, or “the <think> tag”. A tag in a fence with anything be
 fences too.
 """
 
+import asyncio
 import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
@@ -37,6 +38,7 @@ from midstream.agents.outflow.secrets import (
     surely_plain,
     without_key,
 )
+from midstream.agents.outflow.signs import MAY_BEGIN
 
 
 class TextFilter:
@@ -54,9 +56,14 @@ class TextFilter:
         """The message is over: what was held back and may be shown after all."""
         return self._secrets.feed(self._markup.end()) + self._secrets.end()
 
-    def whole(self, text: str) -> str:
-        """A text that did not stream. Of a filter that was not fed."""
-        return self.feed(text) + self.end()
+    async def whole(self, text: str) -> str:
+        """A text that did not stream. Of a filter that was not fed. Others have their turn while it is looked at."""
+        shown: list[str] = []
+        for at in range(0, len(text), _PIECE_CHARS):
+            if at:
+                await asyncio.sleep(0)
+            shown.append(self.feed(text[at : at + _PIECE_CHARS]))
+        return "".join([*shown, self.end()])
 
 
 def text_filter_for(
@@ -79,7 +86,14 @@ def text_filter_for(
     return made
 
 
-_SPECIAL: Final = re.compile(r"[<＜◁\[{`]")
+_PIECE_CHARS: Final = 8 * 1024
+"""Characters of a whole text that are looked at in one go: a few milliseconds of work."""
+
+_AGAIN: Final = 8
+"""How often one character is looked at as a part of objects that begin like calls and are none. No answer is deeper."""
+
+_JUDGING: Final = _AGAIN * MAX_HELD_CHARS
+"""Characters of such objects that may be looked at without any that are new."""
 
 
 class _Markup:
@@ -98,20 +112,34 @@ class _Markup:
         self._in_fence = False
         self._spoken: set[str] = set()
         self._plain = True
+        self._fed = 0
+        """Characters that have come so far."""
+        self._base = 0
+        """How many of them are before the text that is looked at."""
+        self._judging = _JUDGING
+        self._judged_at = 0
 
     def feed(self, text: str) -> str:
-        if self._plain and not _SPECIAL.search(text):
-            self._before = text[-1:] or self._before
-            return text
-        shown = self._run(text, final=False) if text else ""
+        plain = ""
+        if self._plain:
+            found = MAY_BEGIN.search(text)
+            place = len(text) if found is None else found.start()
+            plain, text = text[:place], text[place:]
+            self._before = plain[-1:] or self._before
+            self._fed += place
+        if not text:
+            return plain
+        shown = self._run(text, final=False)
         waits = self._region is not None or self._object is not None or self._fenced or self._in_fence
         self._plain = not waits and not self._held
-        return shown
+        return plain + shown
 
     def end(self) -> str:
         return self._run("", final=True)
 
     def _run(self, text: str, *, final: bool) -> str:
+        self._base = self._fed - len(self._held)
+        self._fed += len(text)
         text = self._held + text
         self._held = ""
         out: list[str] = []
@@ -130,7 +158,7 @@ class _Markup:
     # -- each: the place to go on from; None: the rest is held
 
     def _in_text(self, text: str, at: int, out: list[str], *, final: bool) -> int | None:
-        special = _SPECIAL.search(text, at)
+        special = MAY_BEGIN.search(text, at)
         place = special.start() if special is not None else len(text)
         self._show(text[at:place], out)
         if special is None:
@@ -174,6 +202,7 @@ class _Markup:
                 return None
             if said == "maybe" or (said == "more" and final):
                 self._object = _Object(fence=begin - at)
+                self._object.dropped = not self._may_judge(self._base + at)
                 return at
         self._show(text[at], out)
         return at + 1
@@ -197,8 +226,18 @@ class _Markup:
             it.dropped, it.span.too_deep = True, False
             return end or limit
         self._object = None
+        self._judging -= (end or limit) - begin
         self._show(text[at], out)
         return at + 1
+
+    def _may_judge(self, place: int) -> bool:
+        """Whether an object at this place (of all that came) is looked at. Objects that begin inside of each other are
+        the same text again: a text that keeps on beginning them without being a call is no answer, and one more of them
+        is left out without a look.
+        """
+        self._judging = min(_JUDGING, self._judging + _AGAIN * (place - self._judged_at))
+        self._judged_at = place
+        return self._judging > 0
 
     def _gone(self, it: "_Object", end: int) -> int:
         self._object, self._fenced = None, it.fence > 0 or self._in_fence

@@ -78,10 +78,10 @@ NAMES: Final = frozenset(
     }
 )
 _NAMESPACES: Final = ("antml:", "seed:", "minimax:")
-_ALL: Final = NAMES | {space + name for space in _NAMESPACES for name in NAMES}
-_BEGINNINGS: Final = frozenset(name[:length] for name in _ALL for length in range(len(name) + 1))
-_LONGEST: Final = max(map(len, _ALL))
-_UNSEEN: Final = "\u00ad\u200b-\u200f\u2060\ufeff"
+TAGS: Final = NAMES | {space + name for space in _NAMESPACES for name in NAMES}
+_BEGINNINGS: Final = frozenset(name[:length] for name in TAGS for length in range(len(name) + 1))
+_LONGEST: Final = max(map(len, TAGS))
+UNSEEN: Final = "\u00ad\u200b-\u200f\u2060\ufeff"
 """Characters that nobody sees, as a class of a pattern."""
 _LOOKS: Final = {"a": "\u0430\u03b1", "c": "\u0441", "e": "\u0435", "i": "\u0456", "k": "\u043a", "n": "\u0578"}
 _LOOKS_TOO: Final = {
@@ -92,12 +92,12 @@ _LOOKS_TOO: Final = {
     "u": "\u03c5",
     "y": "\u0443",
 }
-_LIKE: Final = {letter: letter + others for letter, others in (_LOOKS | _LOOKS_TOO).items()}
+LIKE: Final = {letter: letter + others for letter, others in (_LOOKS | _LOOKS_TOO).items()}
 """Letters of other alphabets that look like one of ours."""
-_OTHERS: Final = "".join(like[1:] for like in _LIKE.values())
-_PLAINLY: Final = str.maketrans({other: letter for letter, like in _LIKE.items() for other in like[1:]})
-_NAME: Final = re.compile(rf"[A-Za-z{_UNSEEN}{_OTHERS}][A-Za-z0-9_:{_UNSEEN}{_OTHERS}-]*|")
-_NOT_SEEN: Final = re.compile(f"[{_UNSEEN}]")
+_OTHERS: Final = "".join(like[1:] for like in LIKE.values())
+_PLAINLY: Final = str.maketrans({other: letter for letter, like in LIKE.items() for other in like[1:]})
+_NAME: Final = re.compile(rf"[A-Za-z{UNSEEN}{_OTHERS}][A-Za-z0-9_:{UNSEEN}{_OTHERS}-]*|")
+_NOT_SEEN: Final = re.compile(f"[{UNSEEN}]")
 _MAX_NAME: Final = 2 * _LONGEST
 _OPEN: Final = "<\uff1c"
 _SHUT: Final = ">\uff1e"
@@ -132,7 +132,7 @@ def tag(text: str, at: int, before: str, *, final: bool, spoken: Collection[str]
             return MORE if name in _BEGINNINGS else NOTHING
         cut = name in _BEGINNINGS and len(name) >= _CUT_SHORT
         return Gone(end=end) if cut else NOTHING
-    if name not in _ALL:
+    if name not in TAGS:
         return NOTHING
     if text[end] not in "> \t\r\n\u00a0/=" + _SHUT + _SLASH:
         # Broken off in the middle, or a word that only begins so, or one of several types.
@@ -151,25 +151,22 @@ def tag(text: str, at: int, before: str, *, final: bool, spoken: Collection[str]
     return _whole_tag(text, end, name, before=before, closing=closing, final=final, spoken=spoken)
 
 
+_INSIDE: Final = re.compile(rf"""(?:[^"'{_OPEN}{_SHUT}]++|(?<=[= ])"[^"]*+"|(?<=[= ])'[^']*+'|(?<![= ])["'])*+""")
+"""A tag's attributes, up to its end: a quote opens only where a value may begin."""
+
+
 def _whole_tag(
     text: str, at: int, name: str, *, before: str, closing: bool, final: bool, spoken: Collection[str]
 ) -> Found:
     """After a tag's name: its attributes and its end."""
-    quote, end = "", at
     limit = at + MAX_TAG_CHARS
-    broken = False
-    while end < len(text) and end < limit:
-        char = text[end]
-        if quote:
-            quote = "" if char == quote else quote
-        elif char in "\"'" and text[end - 1] in "= ":
-            quote = char
-        elif char in _SHUT:
-            break
-        elif char in _OPEN:
-            broken = True
-            break
-        end += 1
+    inside_of = _INSIDE.match(text, at, limit)
+    assert inside_of is not None
+    end = inside_of.end()
+    broken = end < limit and text[end : end + 1] in tuple(_OPEN)
+    if end < len(text) and text[end] in "\"'":
+        # A quote that is not closed holds all the rest.
+        end = min(limit, len(text))
     if end == len(text) and not final and end < limit:
         return MORE
     if broken or end >= min(limit, len(text)):
@@ -236,8 +233,8 @@ def _bare(name: str) -> str:
 def region_of(name: str) -> Region:
     """What a tag of this name holds."""
     bare = _bare(name)
-    unseen = f"[{_UNSEEN}]{{0,2}}"
-    letters = unseen.join(f"[{_LIKE[char]}]" if char in _LIKE else re.escape(char) for char in bare)
+    unseen = f"[{UNSEEN}]{{0,2}}"
+    letters = unseen.join(f"[{LIKE[char]}]" if char in LIKE else re.escape(char) for char in bare)
     spaces = "|".join(_NAMESPACES)
     mark = re.compile(
         rf"[{_OPEN}]([{_SLASH}]?){unseen}(?:{spaces})?{letters}{unseen}(?=[\s{_SLASH}{_SHUT}=])"
@@ -319,14 +316,14 @@ _OPENERS: Final = {
     "◁think▷": ("◁/think▷", "◁"),
 }
 _STRAY: Final = frozenset({closer for closer, _ in _OPENERS.values()})
-_MARKS: Final = frozenset({*_OPENERS, *_STRAY})
-_LONGEST_MARK: Final = max(map(len, _MARKS))
-_MARKS_SO_FAR: Final = frozenset(mark[:length] for mark in _MARKS for length in range(1, len(mark)))
+MARKS: Final = frozenset({*_OPENERS, *_STRAY})
+_LONGEST_MARK: Final = max(map(len, MARKS))
+_MARKS_SO_FAR: Final = frozenset(mark[:length] for mark in MARKS for length in range(1, len(mark)))
 
 
 def bracket(text: str, at: int, before: str, *, final: bool) -> Found:
     """At a `[`, a `◁` or a `<<`. These are written in capitals, or they are prose."""
-    for mark in _MARKS:
+    for mark in MARKS:
         if not text.startswith(mark, at):
             continue
         end = at + len(mark)
@@ -348,7 +345,7 @@ def bracket(text: str, at: int, before: str, *, final: bool) -> Found:
 # -- fences: ```tool_code …
 
 _FENCE: Final = re.compile(r"```([A-Za-z_-]{0,20})")
-_FENCES: Final = frozenset(
+FENCES: Final = frozenset(
     {"tool_code", "tool_call", "tool_calls", "tool_use", "tool_output", "tool_outputs", "tool_json", "function_call"}
     | {"tool", "tool_request", "tool_result", "tool_results"}
 )
@@ -368,9 +365,9 @@ def fence(text: str, at: int, *, final: bool) -> Found:
         return NOTHING
     info = found[1].lower()
     if found.end() == len(text) and not final:
-        so_far = any(name.startswith(info) for name in _FENCES) or _JSON_SO_FAR.fullmatch(info) is not None
+        so_far = any(name.startswith(info) for name in FENCES) or _JSON_SO_FAR.fullmatch(info) is not None
         return MORE if so_far else NOTHING
-    if info in _FENCES:
+    if info in FENCES:
         return Gone(end=found.end(), region=Region(mark=re.compile("```"), starts="`", room=3))
     if JSON_FENCE.match(text, at) or final:
         return NOTHING

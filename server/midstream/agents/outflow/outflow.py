@@ -107,13 +107,13 @@ class Passage:
             shown = self._processed(self._enrichment.enriched_now(shown))
         return self._told(payload, shown)
 
-    def leaving(self, value: Any) -> Any:
+    async def leaving(self, value: Any) -> Any:
         """What the run says at its end: its result, or why it failed. A text as if it had been said in one piece; of
         any other value, the known secrets are hidden.
         """
         if not isinstance(value, str):
             return self.secrets.told(value)
-        text = self._new_filter().whole(value)
+        text = await self._new_filter().whole(value)
         shown = self._transformed(MessageDelta(message_id=_END, text=text))
         shown = None if shown is None else self._processed(shown)
         return shown.text if isinstance(shown, MessageDelta) else HIDDEN

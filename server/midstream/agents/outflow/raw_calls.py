@@ -25,7 +25,9 @@ _IDS: Final = ("call_", "toolu_", "fc_", "chatcmpl-tool-", "functions.")
 _FIRST: Final = frozenset({*_NAMES, *_ARGS, *_WRAPPERS, "type", "id", "tool_use_id", "tool_call_id"})
 _BEFORE: Final = frozenset({"thought", "thoughts", "thinking", "reasoning", "reason", "rationale", "explanation"})
 """Keys of a text that a model may write before the call's own."""
-_FIRST_SO_FAR: Final = frozenset(key[:length] for key in _FIRST | _BEFORE for length in range(len(key) + 1))
+FIRST_KEYS: Final = _FIRST | _BEFORE
+"""What an object may begin with that is a call."""
+_FIRST_SO_FAR: Final = frozenset(key[:length] for key in FIRST_KEYS for length in range(len(key) + 1))
 
 _OPENING: Final = re.compile(r"(?:\[\s{0,64})?\{\s{0,64}([\"'])")
 _OPENING_SO_FAR: Final = re.compile(r"\[\s{0,64}(?:\{\s{0,64})?|\{\s{0,64}")
@@ -61,6 +63,9 @@ def opening(text: str, at: int, known: KnownTool | None) -> Opening:
             return _by_first_value(key[0], text, key.end() + 1, known)
         if key[0] not in _BEFORE:
             return "no"
+        if found.end() - at > MAX_HELD_CHARS:
+            # Text before a call without an end: judged like any object that is too long.
+            return "maybe"
         begin = key.end() + 1
         found = _TEXT_BEFORE.match(text, begin)
         if found is None:

@@ -1,6 +1,7 @@
 """Whether a call needs a person's leave, and getting it. What was approved is what runs, or nothing does."""
 
 import asyncio
+from collections.abc import Collection
 from inspect import isawaitable
 from typing import Any, Final
 
@@ -18,17 +19,21 @@ from midstream.agents.tools.threads import in_thread
 from midstream.agents.tools.validate import to_arguments
 from midstream.clock import Clock
 from midstream.runs.contract import CallRecord, RunFailure
+from midstream.runs.grants import SCOPES, Scope
 from midstream.runs.port import Port
 from midstream.runs.state import Answer
 from midstream_protocol import events
 from midstream_protocol.codec import iso_ms, json_safe
-from midstream_protocol.events import ApprovalRequired, Notice
+from midstream_protocol.events import ApprovalRequired, Notice, Risk
 
 _log = structlog.get_logger("midstream.agents")
 
 POLICY: Final = "policy"
 CHANGED: Final = "changed"
 UNKNOWN_OUTCOME: Final = "unknown_outcome"
+
+_FOR: Final[dict[Scope, str]] = {"run": "this run", "thread": "this thread", "always": "every run"}
+"""How far a grant reaches, in words."""
 
 _FIRST: Final = "appr"
 
@@ -67,13 +72,11 @@ class Approvals:
             reason = UNKNOWN_OUTCOME if unsettled else self._needed(site)
             if reason is None:
                 return site
-            if not unsettled and (grant := self._port.grant_for(site.tool.name)) is not None:
-                await self._port.emit(
-                    Notice(
-                        level="info", code="approval_granted", text=f"{site.label}: approved for this run ({grant})"
-                    ),
-                    step_id=site.step_id,
-                )
+            scopes = () if unsettled else _scopes(site.tool)
+            leave = await self._port.leave_for(site.tool.name, scopes) if scopes else None
+            if leave is not None:
+                text = f"{site.label}: approved for {_FOR[leave.scope]} ({leave.grant_id})"
+                await self._port.emit(Notice(level="info", code="approval_granted", text=text), step_id=site.step_id)
                 return site
             answer = await self._ask(site, reason)
         while True:
@@ -130,13 +133,13 @@ class Approvals:
             tool=tool.name,
             label=site.label,
             reason=reason,
-            risk=(tool.approval.risk if isinstance(tool.approval, AskWhen) else None) or tool.risk,
+            risk=_risk(tool),
             args=tool.shown_args(site.args),
             editable=tool.editable,
             args_digest=port.args_digest(site.args),
             decisions=["approve", "deny"],
             # A grant would not have answered these two questions.
-            remember_scopes=[] if reason in (CHANGED, UNKNOWN_OUTCOME) else ["run"],
+            remember_scopes=[] if reason in (CHANGED, UNKNOWN_OUTCOME) else list(_scopes(tool)),
             expires_at=iso_ms(port.clock.now_ms() + round(tool.expires_s * 1000)),
             expires_in_s=tool.expires_s,
             on_expire=tool.on_expire,
@@ -188,6 +191,18 @@ async def make_preview(tool: Tool, args: dict[str, Any], *, clock: Clock) -> Pre
             raise CallFailed("tool_error", "The preview failed.")
         case _:
             raise CallFailed("timeout", f"The preview took more than {PREVIEW_TIMEOUT_S:g} s.", retryable=True)
+
+
+def _risk(tool: Tool) -> Risk:
+    return (tool.approval.risk if isinstance(tool.approval, AskWhen) else None) or tool.risk
+
+
+def _scopes(tool: Tool) -> Collection[Scope]:
+    """How far a grant for this tool may reach, and so which grants count for it now."""
+    if tool.remember is not None:
+        return tool.remember
+    # What does great harm is looked at in each run, unless its author says otherwise.
+    return ("run",) if _risk(tool) == "high" else SCOPES
 
 
 def _check(answer: Answer, site: Site) -> None:

@@ -73,6 +73,7 @@ def offered_tool(offer: ClientTool) -> Tool | None:
         expires_s=DEFAULT_APPROVAL_S,
         on_expire="deny",
         risk="medium",
+        remember=None,
         editable=True,
     )
 

@@ -10,6 +10,7 @@ from msgspec import Struct
 from midstream.agents.outflow.secrets import scrubbed
 from midstream.agents.tools.shown import Hide, fill_label, redacted
 from midstream.agents.tools.signature import BadTool, read_signature
+from midstream.runs.grants import SCOPES, Scope
 from midstream_protocol.events import Risk
 from midstream_protocol.ids import is_id
 
@@ -83,6 +84,8 @@ class Tool(Struct, kw_only=True, frozen=True, eq=False):
     expires_s: float
     on_expire: OnExpire
     risk: Risk
+    remember: tuple[Scope, ...] | None
+    """How far a grant for it may reach; None: by its risk."""
     editable: bool
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -120,6 +123,7 @@ def tool(
     expires_s: float = DEFAULT_APPROVAL_S,
     on_expire: OnExpire = "deny",
     risk: Risk = "medium",
+    remember: Collection[Scope] | None = None,
     editable: bool = True,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
@@ -141,6 +145,8 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Any) -> Tool | Call
       `api_key`, …) need not be said.
     - `expires_s`, `on_expire`: how long an approval waits, and whether nobody answering denies the call or fails the
       run. `risk`, `editable`: what the one who decides is told, and whether they may change arguments.
+    - `remember`: for how long an approval may be given at once, of `run`, `thread` (every run of the thread) and
+      `always` (every run of that person). All three by default, `run` alone where the risk is `high`.
 
     Raises `BadTool` for what cannot work.
     """
@@ -165,6 +171,7 @@ def client_tool(
     expires_s: float = DEFAULT_APPROVAL_S,
     on_expire: OnExpire = "deny",
     risk: Risk = "medium",
+    remember: Collection[Scope] | None = None,
     editable: bool = True,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
@@ -185,7 +192,7 @@ def client_tool(fn: Callable[..., Any] | None = None, /, **options: Any) -> Tool
 _CLIENT_OPTIONS: Final = frozenset(
     {
         *("name", "description", "approval", "label", "timeout", "redact"),
-        *("expires_s", "on_expire", "risk", "editable"),
+        *("expires_s", "on_expire", "risk", "remember", "editable"),
     }
 )
 
@@ -206,6 +213,7 @@ def _make(
     expires_s: float = DEFAULT_APPROVAL_S,
     on_expire: OnExpire = "deny",
     risk: Risk = "medium",
+    remember: Collection[Scope] | None = None,
     editable: bool = True,
 ) -> Tool:
     called = name if name is not None else getattr(fn, "__name__", "")
@@ -219,6 +227,8 @@ def _make(
         raise BadTool(f"tool {called}: idempotent means on_unknown='retry'; it cannot be {on_unknown!r}")
     if on_unknown not in (None, "tell", "retry", "ask"):
         raise BadTool(f"tool {called}: on_unknown is 'tell', 'retry' or 'ask', not {on_unknown!r}")
+    if remember is not None and (isinstance(remember, str) or not set(remember) <= set(SCOPES)):
+        raise BadTool(f"tool {called}: remember is a list of {', '.join(SCOPES)}, not {remember!r}")
     signature = read_signature(fn, name=called, description=description)
     if client and (signature.injected or signature.context):
         raise BadTool(f"tool {called}: a client runs it, so it can have neither a context nor resources")
@@ -243,6 +253,7 @@ def _make(
         expires_s=expires_s,
         on_expire=on_expire,
         risk=risk,
+        remember=None if remember is None else tuple(scope for scope in SCOPES if scope in remember),
         editable=editable,
     )
 

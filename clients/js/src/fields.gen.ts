@@ -1,0 +1,5 @@
+// Generated from protocol/schema/midstream.schema.json by scripts/types.mjs. Do not edit: run `npm run types`.
+
+/** Each name with the sign of what it holds: see known.ts. */
+export const FIELDS =
+  "agent thread_id status phase text step_id state kind title parent_step_id todo_id index# of# attempt# mode by escalated! tool_call_id reason todos[ id depends_on, correction_id message_id role stop_reason next_message_id tool label description icon args_preview{ args_digest args{ client_id expires_at expires_in_s# fraction# chunk= data* total# max_attempts# wait_s# code duration_ms# preview~ via truncated! partial! outcome retryable! execution_id approval_id risk editable! decisions, remember_scopes, on_expire args_schema{ decision edited! grant_id input_id question schema{ choices, answer* preempted! replanned! object_id input_tokens# output_tokens# cached_input_tokens# total_tokens# by_model% level result* usage= digest error_id completed, effects[ resume= run_id last_seq# messages[ reasoning plan[ steps[ calls[ pending] corrections[ objects[ notices[ cursor= seq# epoch status_text failure= cancelled=";
