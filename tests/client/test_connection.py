@@ -11,8 +11,9 @@ from midstream.client.credentials import Credentials
 from midstream.client.reader import MAX_UNREAD
 from midstream.clock import SystemClock
 from midstream_protocol.errors import Conflict, InvalidArgs, NotFound, ProtocolError, Unauthorized
+from midstream_protocol.view import view_to_builtins
 from tests.client.peer import PATIENCE_S, Impatient
-from tests.client.server_model import event, frame, receipt
+from tests.client.server_model import attached, event, frame, receipt
 
 pytestmark = pytest.mark.asyncio
 
@@ -244,6 +245,30 @@ async def test_a_reset_replaces_the_view(peer, clock):
         assert (await anext(events)).seq == 7
         assert run.view.title == "as it was"
         assert (run.view.cursor.seq, run.view.cursor.epoch) == (7, "e2")
+
+
+async def test_a_reset_for_a_late_iteration_takes_the_view_nowhere(peer, clock):
+    for _ in range(5):
+        peer.model.append()
+    async with asyncio.timeout(PATIENCE_S), connect(peer.url, clock=clock) as client:
+        run = await client.attach("run_1")
+        first = aiter(run)
+        for _ in range(5):
+            await anext(first)
+        late = run.updates()
+        view = await run.until(lambda run: run.caught_up and run.view)
+        # The log's beginning is gone, and what stands for it is older than what was seen.
+        snapshot = view_to_builtins(view) | {"title": "as it was", "cursor": {"seq": 3, "epoch": "e1"}}
+        reset = {"reason": "trimmed", "epoch": "e1", "snapshot": snapshot, "snapshot_seq": 3}
+        peer.model.receive = lambda data: peer.model.out.extend(
+            [attached(_id(data), head=5), frame("run.reset", run_id="run_1", **reset), event(4), event(5)]
+        )
+        told = [await anext(late) for _ in range(4)]
+        assert [type(each).__name__ for each in told] == ["RunAttached", "RunReset", "Received", "Received"]
+        assert run.view is view
+        peer.model.out.append(event(6))
+        await peer.push()
+        assert [(await anext(first)).seq, (await anext(late)).event.seq] == [6, 6]
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8484", "ftp://x", "http://", "http://h:port"])

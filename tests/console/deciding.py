@@ -143,6 +143,9 @@ class Deciding:
                     said = await tried(run, break_it, what="something")
                 case "stubborn":
                     said = await tried(run, stubborn)
+                case "choose later":
+                    await tried(run, wait, what="the test")
+                    said = await run.ask("Which test do you mean?", choices=["login", "logout"])
                 case "choose":
                     said = await run.ask("Which test do you mean?", choices=["login", "logout", HOSTILE])
                 case "free":

@@ -50,6 +50,7 @@ async def test_deciding(browser: Browser, desk: Desk) -> None:
         await page.keyboard.press("Escape")
         await expect(dialog(page)).to_be_hidden()
         await page.keyboard.press("Alt+a")
+        await expect(dialog(page).get_by_role("button", name="Approve", exact=True)).to_be_enabled()
         await tab_to(page, "Approve")
         await page.keyboard.press("Enter")
         final = await ended(desk, run_id)

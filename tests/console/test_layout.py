@@ -51,6 +51,10 @@ async def test_a_reader_further_up_stays_there(browser: Browser, desk: Watched) 
     async with looking(browser, desk.url, run_id, script=MEASURED) as page:
         box = page.locator(".timeline-scroll")
         await expect(page.get_by_text("The end of the answer.")).to_be_in_viewport()
+        # A smaller window ends where the list ends too.
+        await page.set_viewport_size({"width": 1280, "height": 560})
+        await expect(page.get_by_text("The end of the answer.")).to_be_in_viewport()
+        assert await box.evaluate(FAR_FROM_THE_END) < 2
         await box.hover()
         await page.mouse.wheel(0, -150)
         await page.get_by_role("button", name="To the newest").wait_for()

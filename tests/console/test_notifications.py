@@ -115,6 +115,20 @@ async def test_somebody_away_is_notified_of_what_waits_and_of_the_end(browser: B
         await expect(page).to_have_title(re.compile(r"^[^(]"))
 
 
+async def test_somebody_away_is_notified_of_a_question(browser: Browser, desk: Desk) -> None:
+    async with looking(browser, desk, await start(desk, "choose later")) as page:
+        await stand_in(page, "granted")
+        await expect(page.get_by_text("1 call is running")).to_be_visible()
+        await page.evaluate("leave(true)")
+        desk.ledger.go.set()
+        await told(page, 1)
+        assert (await shown(page))[0]["body"] == "Which test do you mean?"
+        await expect(page).to_have_title(re.compile(r"^\(1\) "))
+        await page.get_by_label("login").check()
+        await page.get_by_role("button", name="Answer").click()
+        await expect(page).not_to_have_title(re.compile(r"^\(1\) "))
+
+
 async def test_somebody_who_looks_is_not(browser: Browser, desk: Desk) -> None:
     run_id = await start(desk, "refund")
     async with looking(browser, desk, run_id) as page:

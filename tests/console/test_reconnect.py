@@ -54,7 +54,7 @@ async def _connection(page: Page, state: str) -> None:
 
 async def _entries(page: Page) -> list[str]:
     """The texts of all entries, without times and durations."""
-    texts = await page.get_by_role("article").all_inner_texts()
+    texts = await page.get_by_role("article").all_text_contents()
     return [re.sub(r"\d+:\d+:\d+.?(?:AM|PM)?|[\d.]+ m?s\b", "", text).strip() for text in texts]
 
 

@@ -32,7 +32,7 @@ async def test_everything_that_happened_stands_in_its_order(browser: Browser, de
     async with looking(browser, desk.url, run_id, viewport={"width": 1280, "height": 3000}) as page:
         entries = page.get_by_role("article")
         await expect(entries.filter(has_text="Completed")).to_be_visible()
-        texts = await entries.all_inner_texts()
+        texts = await entries.all_text_contents()
         order = [
             "Read notes.txt",
             "Count to 12",

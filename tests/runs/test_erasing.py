@@ -45,8 +45,8 @@ async def over(server: House, text: str = CANARY, **fields: object) -> str:
 
 
 async def listed(server: House) -> list[str]:
-    views, _ = await server.registry.list_runs(ME)
-    return [view.run_id for view in views]
+    found, _ = await server.registry.list_runs(ME)
+    return [each.view.run_id for each in found]
 
 
 @pytest.mark.asyncio

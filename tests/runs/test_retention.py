@@ -120,7 +120,7 @@ async def kept(server: House, *runs: str, seconds: float) -> None:
     """Time, in which all but these runs are deleted."""
 
     async def done() -> bool:
-        return {view.run_id for view in (await server.registry.list_runs(ME))[0]} == set(runs)
+        return {each.view.run_id for each in (await server.registry.list_runs(ME))[0]} == set(runs)
 
     await passes(server, seconds, until=done)
 
@@ -138,8 +138,8 @@ async def test_a_compacted_run_answers_as_before(house: Open) -> None:
     for life in range(2):
         await compacted(server, 200, run, twin)
         assert view_to_builtins(await server.registry.view(ME, run)) == view
-        views, _ = await server.registry.list_runs(ME)
-        assert {each.run_id for each in views} == {twin, run}
+        found, _ = await server.registry.list_runs(ME)
+        assert {each.view.run_id for each in found} == {twin, run}
         for seq in range(events + 2):
             reader = await server.attach(run, since_seq=seq)
             reset = reader.attachment.reset

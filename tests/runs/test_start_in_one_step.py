@@ -86,8 +86,8 @@ async def test_a_start_that_is_new_in_every_respect_is_one_call(house: Open, sto
     run_id, thread_id = receipt.run_id, receipt.thread_id
     thread = await server.registry._living.threads.get(SPACE, str(thread_id))
     assert thread == Thread(active=run_id)
-    views, _ = await server.registry.list_runs(ME)
-    assert [view.run_id for view in views] == [run_id]
+    found, _ = await server.registry.list_runs(ME)
+    assert [each.view.run_id for each in found] == [run_id]
     record = await store.records.get(f"thread.{SPACE}", str(thread_id))
     assert record is not None
     assert record.version == 1

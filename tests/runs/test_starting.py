@@ -29,8 +29,8 @@ async def listed(server: House, **options: Any) -> list[str]:
     found: list[str] = []
     cursor = None
     while True:
-        views, cursor = await server.registry.list_runs(ME, cursor=cursor, **options)
-        found += [view.run_id for view in views]
+        page, cursor = await server.registry.list_runs(ME, cursor=cursor, **options)
+        found += [each.view.run_id for each in page]
         if cursor is None:
             return found
 

@@ -46,7 +46,9 @@ describe("a unified diff", () => {
   });
 
   test("where something was left out the changes behind it are still changes, without numbers", () => {
-    const { lines } = parseDiff("@@ -1,9 +1,9 @@\n-a\n… [4,000 characters left out] …\n+z\n same\n@@ -50,1 +50,1 @@\n-b\n+c");
+    const { lines } = parseDiff(
+      "@@ -1,9 +1,9 @@\n-a\n… [4,000 characters left out] …\n+z\n same\n@@ -50,1 +50,1 @@\n-b\n+c",
+    );
     expect(lines.map(({ kind, newLine }) => [kind, newLine])).toEqual([
       ["place", undefined],
       ["removed", undefined],
@@ -66,7 +68,20 @@ describe("a unified diff", () => {
 
   test("whatever the text is, every line of it is there, in its order", () => {
     const SIGNS: Readonly<Record<string, string>> = { added: "+", removed: "-", same: " " };
-    const start = fc.constantFrom("+", "-", " ", "@@ -1,2 +1,2 @@", "--- a", "+++ b", "\\ No", "x", "", "diff --git", "++ +", "@@");
+    const start = fc.constantFrom(
+      "+",
+      "-",
+      " ",
+      "@@ -1,2 +1,2 @@",
+      "--- a",
+      "+++ b",
+      "\\ No",
+      "x",
+      "",
+      "diff --git",
+      "++ +",
+      "@@",
+    );
     const line = fc.tuple(start, fc.constantFrom("", "t")).map((parts) => parts.join(""));
     fc.assert(
       fc.property(fc.array(line, { maxLength: 20 }), (lines) => {

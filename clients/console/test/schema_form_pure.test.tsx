@@ -34,7 +34,8 @@ const REFUND: Schema = {
 };
 
 const property = (name: string): Schema => (REFUND as { properties: Record<string, Schema> }).properties[name]!;
-const said = (value: Draft, schema: Schema = REFUND): string[] => mistakesIn(schema, value).map(({ path, text }) => `${path}: ${text}`);
+const said = (value: Draft, schema: Schema = REFUND): string[] =>
+  mistakesIn(schema, value).map(({ path, text }) => `${path}: ${text}`);
 
 describe("controls", () => {
   test.each([
@@ -53,13 +54,25 @@ describe("controls", () => {
 
   test("what may be null says so, and keeps its default", () => {
     expect(fieldOf(property("note"), REFUND, undefined)).toMatchObject({ nullable: true, fallback: null });
-    expect(fieldOf(property("order"), REFUND, undefined)).toMatchObject({ nullable: false, description: "Which order" });
-    expect(fieldOf({ type: ["string", "null"] }, {}, undefined)).toMatchObject({ nullable: true, control: { kind: "text" } });
+    expect(fieldOf(property("order"), REFUND, undefined)).toMatchObject({
+      nullable: false,
+      description: "Which order",
+    });
+    expect(fieldOf({ type: ["string", "null"] }, {}, undefined)).toMatchObject({
+      nullable: true,
+      control: { kind: "text" },
+    });
   });
 
   test("a reference is followed, also in an item; a circle ends", () => {
     const item = fieldOf({ $ref: "#/$defs/Item" }, REFUND, undefined).control;
-    expect(item).toMatchObject({ kind: "object", properties: [{ name: "sku", required: true }, { name: "count", required: false }] });
+    expect(item).toMatchObject({
+      kind: "object",
+      properties: [
+        { name: "sku", required: true },
+        { name: "count", required: false },
+      ],
+    });
     const circle: Schema = { $defs: { A: { $ref: "#/$defs/A" } }, $ref: "#/$defs/A" };
     expect(fieldOf(circle, circle, undefined).control.kind).toBe("json");
     expect(mistakesIn(circle, "x")).toEqual([]);
@@ -83,7 +96,9 @@ describe("controls", () => {
 
 describe("mistakes", () => {
   test("what fits has none", () => {
-    expect(said({ order: "ord_1", amount: 9.9, kind: "partial", items: [{ sku: "a", count: 99 }], note: null, both: "x" })).toEqual([]);
+    expect(
+      said({ order: "ord_1", amount: 9.9, kind: "partial", items: [{ sku: "a", count: 99 }], note: null, both: "x" }),
+    ).toEqual([]);
   });
 
   test.each<[string, Draft, string]>([
@@ -93,12 +108,24 @@ describe("mistakes", () => {
     ["a missing field", { order: "ord_1" }, "/amount: This is required."],
     ["a field nobody knows", { order: "ord_1", amount: 1, more: 1 }, "/more: This field is not known here."],
     ["a choice", { order: "ord_1", amount: 1, kind: "none" }, "/kind: Choose one of: full, partial."],
-    ["a nested bound", { order: "ord_1", amount: 1, items: [{ sku: "a", count: 0 }] }, "/items/0/count: This must be at least 1."],
+    [
+      "a nested bound",
+      { order: "ord_1", amount: 1, items: [{ sku: "a", count: 0 }] },
+      "/items/0/count: This must be at least 1.",
+    ],
     ["a nested missing field", { order: "ord_1", amount: 1, items: [{}] }, "/items/0/sku: This is required."],
     ["another type", { order: "ord_1", amount: "1" }, "/amount: This must be a number."],
     ["a map's value", { order: "ord_1", amount: 1, limits: { a: 1.5 } }, "/limits/a: This must be a whole number."],
-    ["none of several", { order: "ord_1", amount: 1, both: true }, "/both: This fits none of the forms that are allowed here."],
-    ["what cannot be read", { order: "ord_1", amount: new Unreadable("x", "This is not a number.") }, "/amount: This is not a number."],
+    [
+      "none of several",
+      { order: "ord_1", amount: 1, both: true },
+      "/both: This fits none of the forms that are allowed here.",
+    ],
+    [
+      "what cannot be read",
+      { order: "ord_1", amount: new Unreadable("x", "This is not a number.") },
+      "/amount: This is not a number.",
+    ],
   ])("%s is said at its field", (_, value, text) => {
     expect(said(value)).toEqual([text]);
   });
@@ -133,7 +160,10 @@ describe("mistakes", () => {
 
   test("a huge value does not stop the page", () => {
     const before = performance.now();
-    mistakesIn({ type: "array", items: { type: "string" } }, Array.from({ length: 300_000 }, (_, index) => index));
+    mistakesIn(
+      { type: "array", items: { type: "string" } },
+      Array.from({ length: 300_000 }, (_, index) => index),
+    );
     expect(performance.now() - before).toBeLessThan(1000);
   });
 

@@ -4,8 +4,8 @@ import type { Environment } from "./environment.js";
 import { Disconnected, MidstreamError, Refused } from "./errors.js";
 import type { View } from "./protocol.js";
 
-/** A run in a list: its view without `messages`, `calls` and `steps`. */
-export type RunSummary = Omit<View, "messages" | "calls" | "steps">;
+/** A run in a list: its view without `messages`, `calls` and `steps`, when it was started, and how its input begins. */
+export type RunSummary = Omit<View, "messages" | "calls" | "steps"> & { started_at: string; input: string };
 
 export interface Page<Item> {
   readonly items: readonly Item[];

@@ -53,12 +53,12 @@ async def _runs(url: str, token: str | None, *, status: str | None, thread: str 
 
 
 def _about(item: dict[str, Any]) -> str:
-    """Its title, if it has one; why it ended badly; what it does."""
+    """Its title, or what was asked; why it ended badly; what it does."""
     ending = item.get("failure") or item.get("cancelled") or {}
     why = ending.get("text") or ending.get("reason")
     # What waits has a column of its own.
     doing = item.get("status_text") if item.get("status") != "waiting" else None
-    return " · ".join(str(each) for each in (item.get("title"), why or doing) if each)
+    return " · ".join(str(each) for each in (item.get("title") or item.get("input"), why or doing) if each)
 
 
 def agents_command(*, url: Url = DEFAULT_URL, token: Token = None) -> None:

@@ -77,7 +77,9 @@ class Rest:
         limit: int | None = None,
         cursor: str | None = None,
     ) -> dict[str, Any]:
-        """`{items, next_cursor?}`, newest first; items are views without messages, calls and steps."""
+        """`{items, next_cursor?}`, newest first; items are views without messages, calls and steps, with
+        `started_at` and the beginning of the `input`.
+        """
         asked = {"status": status, "thread_id": thread_id, "limit": limit, "cursor": cursor}
         return await self._get("/v1/runs", params={name: value for name, value in asked.items() if value is not None})
 

@@ -31,7 +31,7 @@ from midstream.gateway.kept import Kept
 from midstream.gateway.ndjson_sse import events
 from midstream.gateway.pages import Pages
 from midstream.gateway.waiting import Waiting, come_again, etag_of, looked_at, patience_of
-from midstream.runs import Principal
+from midstream.runs import Listed, Principal
 from midstream.tasks import spawn
 from midstream.telemetry import METRICS_TYPE, exposed
 from midstream_protocol.asyncapi import text as asyncapi_text
@@ -50,6 +50,7 @@ from midstream_protocol.events import TERMINAL_STATUSES, RunStatus
 from midstream_protocol.frames import Receipt
 from midstream_protocol.ids import is_id, new_id
 from midstream_protocol.schema import text as schema_text
+from midstream_protocol.times import iso_ms
 from midstream_protocol.version import PROTOCOL_VERSION
 from midstream_protocol.view import view_to_builtins
 
@@ -261,7 +262,7 @@ class Rest:
             limit=query_int(request, "limit", default=50, low=1, high=MAX_PAGE),
             cursor=query_cursor(request, "cursor"),
         )
-        body: dict[str, Any] = {"items": [_summary(view_to_builtins(view)) for view in items]}
+        body: dict[str, Any] = {"items": [_summary(item) for item in items]}
         if following is not None:
             body["next_cursor"] = following
         return Json(body)
@@ -347,8 +348,10 @@ def _resuming(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _summary(view: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in view.items() if name not in ("messages", "calls", "steps")}
+def _summary(item: Listed) -> dict[str, Any]:
+    view = view_to_builtins(item.view)
+    told = {name: value for name, value in view.items() if name not in ("messages", "calls", "steps")}
+    return told | {"started_at": iso_ms(item.started_ms), "input": item.input}
 
 
 def _command_id(request: Request) -> str:

@@ -18,6 +18,7 @@ from midstream.runs.contract import (
     StartRecord,
     Stopping,
 )
+from midstream.runs.listing import Listed
 from midstream.runs.port import Port
 from midstream.runs.registry import Registry
 from midstream.runs.state import Answer, CallState, CorrectionState
@@ -35,6 +36,7 @@ __all__ = [
     "CorrectionState",
     "CorrectionsPending",
     "Limits",
+    "Listed",
     "Offered",
     "Place",
     "Port",

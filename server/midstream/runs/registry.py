@@ -33,7 +33,7 @@ from midstream.runs.erasing import Erasing
 from midstream.runs.inputs import Asked, Offer
 from midstream.runs.keys import namespace, server_key, store_key
 from midstream.runs.late import LateReceipts
-from midstream.runs.listing import Entry, RunList
+from midstream.runs.listing import Entry, Listed, RunList, shown
 from midstream.runs.recent import RecentCommands
 from midstream.runs.replay import Views, load_state, own_event
 from midstream.runs.retention import Retention
@@ -130,13 +130,13 @@ class Registry:
         """Refuse new runs, let running turns reach a safe point, hand every run over. What is not done by then is
         stopped where it is; the next server tells the truth about it.
         """
-        await stop(self._dropping)
         await self._living.drain(self._limits.drain_grace_s if grace_s is None else grace_s)
+        await stop(self._dropping)
 
     async def aclose(self) -> None:
         if not self.draining:
             await self.drain(0)
-        await stop(self._retention)
+        await stop(self._retention, self._dropping)
         await self._erasing.aclose()
         await self._store.aclose()
 
@@ -442,12 +442,12 @@ class Registry:
         thread_id: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
-    ) -> tuple[list[View], str | None]:
-        """Runs of this principal, newest first, and where the next page begins. Views without their details.
+    ) -> tuple[list[Listed], str | None]:
+        """Runs of this principal, newest first, and where the next page begins.
 
         Raises `Unavailable`.
         """
-        found: list[View] = []
+        found: list[Listed] = []
         space = namespace(principal.id)
         limit = max(1, limit)
         while True:
@@ -469,7 +469,7 @@ class Registry:
                 except LogError as error:
                     raise _wire(error) from error
                 if status is None or view.status == status:
-                    found.append(msgspec.structs.replace(view, messages=(), calls=(), steps=()))
+                    found.append(shown(entry, view))
                 if len(found) == limit:
                     return found, cursor
             if len(entries) < limit:

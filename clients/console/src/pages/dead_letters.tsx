@@ -21,22 +21,28 @@ export function DeadLettersPage({ client }: { client: Client }) {
   const [kind, setKind] = useState("");
   const [sure, setSure] = useState(false);
   const [said, setSaid] = useState("");
-  const listed = useListed<DeadLetter>(client, kind, (letter) => letter.id, (cursor, signal) =>
-    client.rest.deadLetters({ signal, cursor, kind: kind === "" ? undefined : kind }),
+  const listed = useListed<DeadLetter>(
+    client,
+    kind,
+    (letter) => letter.id,
+    (cursor, signal) => client.rest.deadLetters({ signal, cursor, kind: kind === "" ? undefined : kind }),
   );
   const dismiss = async (letter: DeadLetter): Promise<void> => {
     if (await listed.take(letter, () => client.rest.dismissDeadLetter(letter.id))) setSaid("Dismissed.");
   };
   const dismissAll = async (): Promise<void> => {
     setSure(false);
-    if (await listed.clear(() => client.rest.dismissDeadLetters({ kind: kind === "" ? undefined : kind }))) setSaid("All dismissed.");
+    if (await listed.clear(() => client.rest.dismissDeadLetters({ kind: kind === "" ? undefined : kind })))
+      setSaid("All dismissed.");
   };
   return (
     <main class="page" id="main">
       <div class="column listed">
         <div>
           <h1>Dead letters</h1>
-          <p class="muted">What was tried, failed and given up. Dismiss what you have seen to; dismissing changes nothing else.</p>
+          <p class="muted">
+            What was tried, failed and given up. Dismiss what you have seen to; dismissing changes nothing else.
+          </p>
         </div>
         <div class="row">
           <label class="form-entry inline" for="letter-kind">
@@ -78,8 +84,8 @@ export function DeadLettersPage({ client }: { client: Client }) {
           <div class="card empty">
             <p>Nothing here.</p>
             <p>
-              Tool calls that failed for good or whose outcome nobody knows, and webhooks that were not taken, are kept here until you dismiss
-              them.
+              Tool calls that failed for good or whose outcome nobody knows, and webhooks that were not taken, are kept
+              here until you dismiss them.
             </p>
           </div>
         ) : (
@@ -122,8 +128,8 @@ function LetterCard({ letter, dismiss }: { letter: DeadLetter; dismiss: () => Pr
       <p class="muted">
         {kindName(letter.kind)} <code>{safeInline(letter.what, 120)}</code>
         {letter.event !== undefined && <> for {safeInline(letter.event, 40)}</>}, {letter.attempts}{" "}
-        {letter.attempts === 1 ? "attempt" : "attempts"}, <code>{safeInline(letter.code, 40)}</code>, <When at={letter.at} />,{" "}
-        <RunLink runId={letter.run_id}>in this run</RunLink>.
+        {letter.attempts === 1 ? "attempt" : "attempts"}, <code>{safeInline(letter.code, 40)}</code>,{" "}
+        <When at={letter.at} />, <RunLink runId={letter.run_id}>in this run</RunLink>.
       </p>
     </li>
   );

@@ -7,7 +7,7 @@ import { useChanges } from "../steering/subscribed.js";
 import { scopeName } from "../steering/words.js";
 import { safeInline } from "../text/safe.js";
 import { useListed } from "./listed.js";
-import { Problem, RunLink, When } from "./parts.js";
+import { inWords, Problem, RunLink, When } from "./parts.js";
 import "./pages.css";
 
 export function GrantsPage({ client }: { client: Client }) {
@@ -30,8 +30,8 @@ export function GrantsPage({ client }: { client: Client }) {
         <div>
           <h1>Grants</h1>
           <p class="muted">
-            Tools that you allowed to run without asking, beyond one run. Revoking one holds from the next call on, also in runs that are
-            under way.
+            Tools that you allowed to run without asking, beyond one run. Revoking one holds from the next call on, also
+            in runs that are under way.
           </p>
         </div>
         <p class="visually-hidden" role="status">
@@ -44,8 +44,8 @@ export function GrantsPage({ client }: { client: Client }) {
           <div class="card empty">
             <p>No grants.</p>
             <p>
-              When a call waits for your approval, you can also approve later calls of its tool: in the conversation, or always. Such grants
-              are listed here. One for the rest of a run ends with the run.
+              When a call waits for your approval, you can also approve later calls of its tool: in the conversation, or
+              always. Such grants are listed here. One for the rest of a run ends with the run.
             </p>
           </div>
         ) : (
@@ -100,6 +100,12 @@ function GrantCard({ grant, revoke }: { grant: Grant; revoke: () => Promise<void
 /** What a grant covers, in a sentence. */
 export function covers({ tool, agent, scope, expires_at: ends }: Grant): string {
   const calls = `Every call of ${safeInline(tool, 80)} by the agent ${safeInline(agent, 80)}`;
-  const where = scope === "thread" ? " in one conversation" : scope === "always" ? " in any run of yours" : ` (${safeInline(scope, 40)})`;
-  return `${calls}${where}, whatever its arguments, ${ends === undefined ? "until you revoke it" : `until ${new Date(ends).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" })}`}.`;
+  const where = WHERE.get(scope) ?? `in the scope “${safeInline(scope, 40)}”`;
+  const time = ends === undefined ? "until you revoke it" : `until ${inWords(new Date(ends))}`;
+  return `${calls} ${where}, whatever its arguments, ${time}.`;
 }
+
+const WHERE: ReadonlyMap<string, string> = new Map([
+  ["thread", "in one conversation"],
+  ["always", "in any run of yours"],
+]);

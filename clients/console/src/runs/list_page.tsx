@@ -32,7 +32,7 @@ export function ListPage({ threadId }: { threadId: string | undefined }) {
   }, [list, query]);
 
   const inThread = threadId === undefined ? list.runs.value : list.runs.value.filter((run) => run.thread_id === threadId);
-  const shown = matching(inThread, query, list.inputs.value);
+  const shown = matching(inThread, query);
   return (
     <main class="page" id="main">
       <div class="column">
@@ -73,7 +73,7 @@ export function ListPage({ threadId }: { threadId: string | undefined }) {
             <ul class="runs">
               {shown.map((run) => (
                 <li key={run.run_id}>
-                  <RunRow run={run} input={list.inputs.value.get(run.run_id)} />
+                  <RunRow run={run} />
                 </li>
               ))}
             </ul>
@@ -104,7 +104,14 @@ export function ListPage({ threadId }: { threadId: string | undefined }) {
 }
 
 /** What a run is called: its title, else what was asked, else its id. */
-const nameOf = (run: RunSummary, input: string | undefined): string => run.title ?? input ?? run.run_id;
+const nameOf = (run: RunSummary): string => run.title ?? (run.input || run.run_id);
+
+/** When it was started: the time of day today, else the day too. */
+const startedAt = (time: string): string => {
+  const at = new Date(time);
+  const today = at.toDateString() === new Date().toDateString();
+  return at.toLocaleString([], today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
+};
 
 const detailOf = (run: RunSummary): string => {
   const done = run.plan.filter((todo) => todo.status === "completed").length;
@@ -118,13 +125,15 @@ const detailOf = (run: RunSummary): string => {
     .join(" \u00b7 ");
 };
 
-function RunRow({ run, input }: { run: RunSummary; input: string | undefined }) {
+function RunRow({ run }: { run: RunSummary }) {
   return (
     <a class="run-row" href={runHref(run.run_id)}>
       <span class="name">
-        <bdi>{safeInline(nameOf(run, input), 160)}</bdi>
+        <bdi>{safeInline(nameOf(run), 160)}</bdi>
       </span>
       <span class="detail">
+        <time dateTime={run.started_at}>{startedAt(run.started_at)}</time>
+        {" \u00b7 "}
         <bdi>{safeInline(detailOf(run), 240)}</bdi>
       </span>
       <RunStatusMark status={run.status} phase={run.phase} />

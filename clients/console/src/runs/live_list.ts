@@ -4,14 +4,10 @@ import { Refused, type AgentInfo, type Client, type RunSummary } from "@midstrea
 import { batch, signal } from "@preact/signals";
 
 import { authorization, base } from "../connection/state.js";
-import { cut, MAX_INLINE } from "../text/safe.js";
 import { merged } from "./search.js";
 
 /** Runs asked for at a time. */
 const PAGE = 50;
-
-/** Runs without a title whose input is read, among the newest. */
-const MAX_NAMED = 30;
 
 /** Older pages that a search may read by itself. */
 const SEARCH_PAGES = 10;
@@ -34,11 +30,7 @@ export class LiveList {
   /** There are older runs than those loaded. */
   readonly more = signal(false);
   readonly problem = signal("");
-  /** The input of runs without a title, by run id: what a person knows them by. */
-  readonly inputs = signal<ReadonlyMap<string, string>>(new Map());
   readonly #client: Client;
-  readonly #asked = new Set<string>();
-  #naming = false;
   #status = "";
   #cursor: string | undefined;
   #abort = new AbortController();
@@ -108,28 +100,6 @@ export class LiveList {
     if (left > 0) await this.older(left);
   }
 
-  /** Reads the inputs of the newest runs without a title, one after the other. */
-  async #name(): Promise<void> {
-    if (this.#naming) return;
-    this.#naming = true;
-    for (let run = this.#unnamed(); run !== undefined; run = this.#unnamed()) {
-      this.#asked.add(run.run_id);
-      try {
-        const view = await this.#client.rest.view(run.run_id);
-        const input = view.messages.find((message) => message.role === "user")?.text;
-        if (input !== undefined) this.inputs.value = new Map(this.inputs.value).set(run.run_id, cut(input, MAX_INLINE * 2));
-      } catch {
-        // It keeps its id for a name.
-      }
-    }
-    this.#naming = false;
-  }
-
-  #unnamed(): RunSummary | undefined {
-    const newest = this.runs.value.slice(0, MAX_NAMED);
-    return newest.find((run) => run.title === undefined && !this.#asked.has(run.run_id));
-  }
-
   #soon(ms: number): void {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => void this.#ask(), ms);
@@ -155,7 +125,6 @@ export class LiveList {
           this.loaded.value = true;
           this.problem.value = "";
         });
-      void this.#name();
     } catch (error) {
       this.problem.value = saying(error);
     }

@@ -5,7 +5,7 @@ import { client, connection } from "../connection/state.js";
 import { runHref, threadHref } from "../routes.js";
 import { Steering } from "../steering/steering.js";
 import { safeInline } from "../text/safe.js";
-import { TimelineRun } from "../timeline/entry.js";
+import { TimelineRun } from "../timeline/call.js";
 import { isOver } from "../timeline/order.js";
 import { landmarksOf } from "../timeline/outline.js";
 import { Timeline, type TimelineHandle } from "../timeline/timeline.js";

@@ -2,10 +2,8 @@
 
 import type { RunSummary } from "@midstream/client";
 
-const NO_INPUTS: ReadonlyMap<string, string> = new Map();
-
-const wordsOf = (run: RunSummary, input: string | undefined): string =>
-  [run.title, input, run.agent, run.run_id, run.thread_id, run.status, run.status_text, run.failure?.text, textOf(run.result)]
+const wordsOf = (run: RunSummary): string =>
+  [run.title, run.input, run.agent, run.run_id, run.thread_id, run.status, run.status_text, run.failure?.text, textOf(run.result)]
     .filter((part) => part !== undefined)
     .join("\n")
     .toLowerCase();
@@ -13,12 +11,12 @@ const wordsOf = (run: RunSummary, input: string | undefined): string =>
 const textOf = (value: unknown): string | undefined =>
   value === undefined ? undefined : (typeof value === "string" ? value : JSON.stringify(value)).slice(0, 4000);
 
-/** The runs in which every word of `query` stands somewhere: title, input where it is known, agent, id, status, result. */
-export const matching = (runs: readonly RunSummary[], query: string, inputs = NO_INPUTS): readonly RunSummary[] => {
+/** The runs in which every word of `query` stands somewhere: title, input, agent, id, status, result. */
+export const matching = (runs: readonly RunSummary[], query: string): readonly RunSummary[] => {
   const words = query.toLowerCase().split(/\s+/).filter(Boolean);
   if (words.length === 0) return runs;
   return runs.filter((run) => {
-    const text = wordsOf(run, inputs.get(run.run_id));
+    const text = wordsOf(run);
     return words.every((word) => text.includes(word));
   });
 };

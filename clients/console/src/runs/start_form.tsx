@@ -153,7 +153,7 @@ export function StartForm({ agents, recent, threadId }: StartFormProps) {
           </div>
         )}
         <span class="grow" />
-        <span class="small muted keys">
+        <span class="small muted start-keys">
           <kbd>Ctrl</kbd>+<kbd>Enter</kbd>
         </span>
         <button type="submit" class="primary" disabled={sending}>

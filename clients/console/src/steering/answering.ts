@@ -14,12 +14,22 @@ import { codeOf, refused } from "./words.js";
 export function argsSchema(approval: Approval): Schema {
   if (approval.argsSchema !== undefined) return approval.argsSchema;
   const type = (value: unknown): Schema =>
-    typeof value === "string" ? { type: "string" } : typeof value === "boolean" ? { type: "boolean" } : typeof value === "number" ? { type: "number" } : {};
-  return { type: "object", properties: Object.fromEntries(Object.entries(approval.args).map(([name, value]) => [name, type(value)])) };
+    typeof value === "string"
+      ? { type: "string" }
+      : typeof value === "boolean"
+        ? { type: "boolean" }
+        : typeof value === "number"
+          ? { type: "number" }
+          : {};
+  return {
+    type: "object",
+    properties: Object.fromEntries(Object.entries(approval.args).map(([name, value]) => [name, type(value)])),
+  };
 }
 
 /** What the edit changes; empty when nothing is. */
-export const edits = (approval: Approval, { args }: Answering): DraftObject => changed(approval.args as JsonObject, args);
+export const edits = (approval: Approval, { args }: Answering): DraftObject =>
+  changed(approval.args as JsonObject, args);
 
 /** Everything that keeps it from being approved: mistakes at fields. */
 export function mistakesOf(approval: Approval, answering: Answering): readonly Mistake[] {
@@ -50,7 +60,12 @@ export async function send(queue: Queue, approval: Approval, decision: "approve"
       const options =
         remember === ""
           ? {}
-          : { remember: { scope: remember as RememberScope, ...(forSeconds === undefined || remember === "run" ? {} : { expiresInS: forSeconds }) } };
+          : {
+              remember: {
+                scope: remember as RememberScope,
+                ...(forSeconds === undefined || remember === "run" ? {} : { expiresInS: forSeconds }),
+              },
+            };
       const args = edits(approval, answering) as Record<string, unknown>;
       await (Object.keys(args).length === 0 ? approval.approve(options) : approval.edit(args, options));
     }

@@ -1,27 +1,23 @@
 /** The dialog in which a person decides about one call. It can be put aside (Escape), and never answers by itself. */
 
 import { useId, useLayoutEffect, useRef } from "preact/hooks";
-import type { Approval, Client, Run } from "@midstream/client";
+import type { Approval, Client } from "@midstream/client";
 
-import { PlainText } from "../text/plain.js";
-import { asJson, safeInline } from "../text/safe.js";
+import { safeInline } from "../text/safe.js";
 import { argsSchema, edits, mistakesOf, send } from "./answering.js";
-import { askedBy, runName } from "./asked_by.js";
-import { useNow, useSettled } from "./clock.js";
-import { DiffView } from "./diff_view.js";
+import { useSettled } from "./clock.js";
+import { Facts, PreviewOf } from "./facts.js";
 import type { Draft, DraftObject, JsonObject } from "./json.js";
 import { keyOf } from "./queue.js";
 import type { Answering, Queue } from "./queue.js";
 import { Remember } from "./remember.js";
-import { SchemaForm, ShownValue } from "./schema_form.js";
+import { SchemaForm } from "./schema_form.js";
+import { ShownValue } from "./shown_value.js";
 import { useChanges } from "./subscribed.js";
-import { scopeCovers, timeLeft, whenExpired, whyAsked } from "./words.js";
+import { scopeCovers, whyAsked } from "./words.js";
 
-/** Milliseconds in which a dialog that has just appeared takes no answer: the click or key was meant for something else. */
+/** Milliseconds in which a new dialog takes no answer: the click or key was meant for something else. */
 export const GUARD_MS = 500;
-/** Seconds left from which the time is shown as urgent. */
-const URGENT_S = 60;
-
 /** Whether keys go into this element as text. */
 export function isField(target: EventTarget | null): boolean {
   if (!(target instanceof HTMLElement)) return false;
@@ -101,12 +97,15 @@ function Decision({ client, queue, approval, settled, heading }: DecisionProps) 
   const change = (next: Partial<Answering>): void => queue.change(approval, next);
   const may = run === undefined || run.can.length === 0 || run.can.includes("approve");
   const busy = answering.sending !== undefined;
-  const offers = (decision: string): boolean => approval.decisions.length === 0 || approval.decisions.includes(decision);
-  const ready = settled && may && !busy;
+  const offers = (decision: string): boolean =>
+    approval.decisions.length === 0 || approval.decisions.includes(decision);
+  // What was focused keeps the focus while the answer is under way, so nothing is disabled then.
+  const ready = settled && may;
   const canDeny = ready && offers("deny");
-  const canApprove = ready && offers("approve") && mistakes.length === 0 && (approval.risk !== "high" || answering.confirmed);
+  const canApprove =
+    ready && offers("approve") && mistakes.length === 0 && (approval.risk !== "high" || answering.confirmed);
   const answer = (decision: "approve" | "deny"): void => {
-    if (decision === "approve" ? canApprove : canDeny) void send(queue, approval, decision);
+    if (!busy && (decision === "approve" ? canApprove : canDeny)) void send(queue, approval, decision);
   };
 
   const onKeyDown = (event: KeyboardEvent): void => {
@@ -134,10 +133,22 @@ function Decision({ client, queue, approval, settled, heading }: DecisionProps) 
         <p class="decision-count">{count > 1 ? `Approval ${at} of ${count}` : "Your approval is needed"}</p>
         {count > 1 && (
           <>
-            <button type="button" class="small" aria-label="Previous approval" aria-keyshortcuts="p" onClick={() => queue.look(-1)}>
+            <button
+              type="button"
+              class="small"
+              aria-label="Previous approval"
+              aria-keyshortcuts="p"
+              onClick={() => queue.look(-1)}
+            >
               Previous
             </button>
-            <button type="button" class="small" aria-label="Next approval" aria-keyshortcuts="n" onClick={() => queue.look(1)}>
+            <button
+              type="button"
+              class="small"
+              aria-label="Next approval"
+              aria-keyshortcuts="n"
+              onClick={() => queue.look(1)}
+            >
               Next
             </button>
           </>
@@ -157,7 +168,11 @@ function Decision({ client, queue, approval, settled, heading }: DecisionProps) 
           <div class="section-head">
             <h3 id={`${id}-args`}>Arguments</h3>
             {edited && (
-              <button type="button" class="small" disabled={busy} onClick={() => change({ args: approval.args as JsonObject, mistakes: [] })}>
+              <button
+                type="button"
+                class="small"
+                onClick={() => change({ args: approval.args as JsonObject, mistakes: [] })}
+              >
                 Reset all
               </button>
             )}
@@ -170,7 +185,6 @@ function Decision({ client, queue, approval, settled, heading }: DecisionProps) 
               value={answering.args as Draft}
               original={approval.args as JsonObject}
               mistakes={[...mistakes, ...answering.mistakes]}
-              disabled={busy}
               keepsAll
               onChange={(args) => change({ args: args as DraftObject, mistakes: [] })}
             />
@@ -179,7 +193,7 @@ function Decision({ client, queue, approval, settled, heading }: DecisionProps) 
           )}
         </section>
         {offers("approve") && may && approval.rememberScopes.length > 0 && (
-          <Remember approval={approval} answering={answering} disabled={busy} change={change} />
+          <Remember approval={approval} answering={answering} change={change} />
         )}
         {offers("deny") && may && (
           <div class="form-entry">
@@ -193,7 +207,6 @@ function Decision({ client, queue, approval, settled, heading }: DecisionProps) 
               aria-describedby={`${id}-reason-help`}
               rows={2}
               maxLength={2000}
-              disabled={busy}
               value={answering.reason}
               onInput={(event) => change({ reason: event.currentTarget.value })}
             />
@@ -208,7 +221,6 @@ function Decision({ client, queue, approval, settled, heading }: DecisionProps) 
               type="checkbox"
               id={`${id}-confirm`}
               checked={answering.confirmed}
-              disabled={busy}
               onChange={(event) => change({ confirmed: event.currentTarget.checked })}
             />
             <span>This call is of high risk. I have looked at it and want it to run.</span>
@@ -225,16 +237,32 @@ function Decision({ client, queue, approval, settled, heading }: DecisionProps) 
               )}
             </p>
           )}
-          {client.connection.status !== "ready" && <p class="muted">Not connected. Your answer will be sent when the connection is back.</p>}
+          {client.connection.status !== "ready" && (
+            <p class="muted">Not connected. Your answer will be sent when the connection is back.</p>
+          )}
         </div>
         <div class="decision-buttons">
           {offers("deny") && (
-            <button type="button" class="danger" disabled={!canDeny} aria-keyshortcuts="Control+Shift+Enter" onClick={() => answer("deny")}>
+            <button
+              type="button"
+              class="danger"
+              disabled={!canDeny}
+              aria-disabled={busy}
+              aria-keyshortcuts="Control+Shift+Enter"
+              onClick={() => answer("deny")}
+            >
               {answering.sending === "deny" ? "Denying" : "Deny"}
             </button>
           )}
           {offers("approve") && (
-            <button type="button" class="primary" disabled={!canApprove} aria-keyshortcuts="Control+Enter" onClick={() => answer("approve")}>
+            <button
+              type="button"
+              class="primary"
+              disabled={!canApprove}
+              aria-disabled={busy}
+              aria-keyshortcuts="Control+Enter"
+              onClick={() => answer("approve")}
+            >
               {answering.sending === "approve" ? "Approving" : approveText(edited, answering.remember !== "")}
             </button>
           )}
@@ -255,7 +283,7 @@ function Decision({ client, queue, approval, settled, heading }: DecisionProps) 
             </span>
           )}
           <span>
-            <kbd>Esc</kbd> later
+            <kbd>Esc</kbd> later, <kbd>Alt</kbd>+<kbd>A</kbd> back
           </span>
         </p>
       </footer>
@@ -264,68 +292,10 @@ function Decision({ client, queue, approval, settled, heading }: DecisionProps) 
 }
 
 const approveText = (edited: boolean, remembered: boolean): string =>
-  edited ? (remembered ? "Approve with changes and remember" : "Approve with changes") : remembered ? "Approve and remember" : "Approve";
-
-function Facts({ approval, run }: { approval: Approval; run: Run | undefined }) {
-  useChanges(run);
-  const by = run === undefined ? { agent: "", step: "" } : askedBy(run.view, approval.callId);
-  return (
-    <>
-      <dl class="decision-facts">
-        <div>
-          <dt>Risk</dt>
-          <dd>
-            <span class={`status ${approval.risk === "high" ? "bad" : approval.risk === "medium" ? "warn" : "good"}`}>{approval.risk}</span>
-          </dd>
-        </div>
-        <div>
-          <dt>Tool</dt>
-          <dd>
-            <code>{safeInline(approval.tool, 80)}</code>
-          </dd>
-        </div>
-        <div>
-          <dt>Asked by</dt>
-          <dd>
-            {safeInline(by.agent === "" ? "the agent" : by.agent, 80)}
-            {by.step !== "" && `, in the step “${safeInline(by.step, 80)}”`}
-          </dd>
-        </div>
-        <div>
-          <dt>Run</dt>
-          <dd>
-            <a href={`#/runs/${encodeURIComponent(approval.runId)}`}>{safeInline(runName(run, approval.runId), 60)}</a>
-          </dd>
-        </div>
-        <div>
-          <dt>Time left</dt>
-          <dd>
-            <TimeLeft until={approval.expiresAt} />
-          </dd>
-        </div>
-      </dl>
-      <p class="hint">{whenExpired(approval.onExpire)}</p>
-    </>
-  );
-}
-
-/** A count-down that is read aloud on demand only: one that speaks every second is a nuisance. */
-export function TimeLeft({ until }: { until: Date }) {
-  const left = (until.getTime() - useNow()) / 1000;
-  if (!Number.isFinite(left)) return null;
-  return (
-    <span class={`time-left${left < URGENT_S ? " urgent" : ""}`} role="timer" aria-live="off">
-      {left <= 0 ? "over" : timeLeft(left)}
-    </span>
-  );
-}
-
-function PreviewOf({ kind, data }: { kind: string; data: unknown }) {
-  const text = typeof data === "string" ? data : asJson(data);
-  return (
-    <section class="preview" aria-label="What it will do">
-      <h3>What it will do</h3>
-      {kind === "diff" && typeof data === "string" ? <DiffView text={text} label="Difference" /> : <PlainText text={text} class="code" />}
-    </section>
-  );
-}
+  edited
+    ? remembered
+      ? "Approve with changes and remember"
+      : "Approve with changes"
+    : remembered
+      ? "Approve and remember"
+      : "Approve";

@@ -59,10 +59,17 @@ export function ApprovalWatch({ client }: { client: Client }) {
             {aside.length > 0 && !visible && (
               <p>
                 <span>
-                  {aside.length === 1 ? "A call waits for your approval: " : `${aside.length} calls wait for your approval: `}
+                  {aside.length === 1
+                    ? "A call waits for your approval: "
+                    : `${aside.length} calls wait for your approval: `}
                   <span class="strong">{safeInline(aside[0]!.label || aside[0]!.tool, 60)}</span>
                 </span>
-                <button type="button" class="primary" aria-keyshortcuts="Alt+A" onClick={() => review(keyOf(aside[0]!))}>
+                <button
+                  type="button"
+                  class="primary"
+                  aria-keyshortcuts="Alt+A"
+                  onClick={() => review(keyOf(aside[0]!))}
+                >
                   Review
                 </button>
               </p>
@@ -82,7 +89,8 @@ function Others({ others }: { others: readonly WaitingRun[] }) {
     <p>
       {others.length === 1 && only !== undefined ? (
         <span>
-          Another run waits for you: <a href={`#/runs/${encodeURIComponent(only.runId)}`}>{safeInline(only.name, 50)}</a>
+          Another run waits for you:{" "}
+          <a href={`#/runs/${encodeURIComponent(only.runId)}`}>{safeInline(only.name, 50)}</a>
         </span>
       ) : (
         <span>
@@ -118,4 +126,3 @@ function NewsLine({ text, forget }: { text: string; forget: () => void }) {
     </p>
   );
 }
-

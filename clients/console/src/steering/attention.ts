@@ -94,7 +94,11 @@ export interface News {
 export function notify({ cause, about, tag, runId }: News, onClick: () => void): void {
   if (typeof Notification === "undefined" || Notification.permission !== "granted" || !away()) return;
   try {
-    const shown = new Notification(TITLES[cause], { body: safeInline(about, 120), tag, requireInteraction: cause === "blocked" });
+    const shown = new Notification(TITLES[cause], {
+      body: safeInline(about, 120),
+      tag,
+      requireInteraction: cause === "blocked",
+    });
     shown.onclick = () => {
       window.focus();
       location.hash = `#/runs/${encodeURIComponent(runId)}`;

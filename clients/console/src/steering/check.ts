@@ -156,7 +156,8 @@ class Check {
     const rest = own(schema, "additionalProperties");
     for (const [name, each] of Object.entries(value)) {
       const rule = own(properties, name) ?? (Object.hasOwn(schema, "patternProperties") ? true : rest);
-      if (rule === false && !Object.hasOwn(properties, name)) this.say(below(path, name), "This field is not known here.");
+      if (rule === false && !Object.hasOwn(properties, name))
+        this.say(below(path, name), "This field is not known here.");
       else if (isObject(rule) || typeof rule === "boolean") this.visit(rule, each, below(path, name), depth + 1);
       else if (each instanceof Unreadable) this.say(below(path, name), each.why);
     }
@@ -175,7 +176,9 @@ class Check {
       this.visits = check.visits;
       if (check.mistakes.length === 0) return;
       // What fits except for something deeper was meant: its mistakes say more than those of the other branches.
-      const deeper = check.mistakes.every((mistake) => mistake.path !== path || !mistake.text.startsWith("This must be a"));
+      const deeper = check.mistakes.every(
+        (mistake) => mistake.path !== path || !mistake.text.startsWith("This must be a"),
+      );
       if (deeper) nearest ??= check.mistakes;
     }
     if (any.length === 0) return;
@@ -187,9 +190,12 @@ class Check {
 /** Top-level arguments to be sent in which something hidden stands: the server would refuse them. */
 export function hiddenIn(value: Draft, path = ""): readonly Mistake[] {
   if (typeof value === "string") {
-    return value.includes(HIDDEN) ? [{ path, text: "A part of this is hidden from you. Type all of it, or reset it." }] : [];
+    return value.includes(HIDDEN)
+      ? [{ path, text: "A part of this is hidden from you. Type all of it, or reset it." }]
+      : [];
   }
-  if (Array.isArray(value)) return (value as readonly Draft[]).flatMap((each, index) => hiddenIn(each, below(path, index)));
+  if (Array.isArray(value))
+    return (value as readonly Draft[]).flatMap((each, index) => hiddenIn(each, below(path, index)));
   if (!isObject(value)) return [];
   return Object.entries(value).flatMap(([name, each]) => hiddenIn(each as Draft, below(path, name)));
 }

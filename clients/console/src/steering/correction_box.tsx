@@ -38,7 +38,8 @@ export function CorrectionBox({ run, client }: { run: Run; client: Client | unde
       // Only what was sent is cleared: somebody may have typed on meanwhile.
       setText((now) => (now.trim() === words ? "" : now));
       for (const each of returned.offers) if (each.text.trim() === words) returned.dismiss(each);
-      if (receipt.run_id !== undefined && receipt.run_id !== run.id) location.hash = `#/runs/${encodeURIComponent(receipt.run_id)}`;
+      if (receipt.run_id !== undefined && receipt.run_id !== run.id)
+        location.hash = `#/runs/${encodeURIComponent(receipt.run_id)}`;
     } catch (error) {
       setRefusal(refused(error));
     }
@@ -79,18 +80,26 @@ export function CorrectionBox({ run, client }: { run: Run; client: Client | unde
             void send();
           }}
         />
-        <button type="button" class="primary" disabled={text.trim() === "" || sending !== undefined} onClick={() => void send()}>
+        <button
+          type="button"
+          class="primary"
+          disabled={text.trim() === "" || sending !== undefined}
+          onClick={() => void send()}
+        >
           {sending !== undefined ? "Sending" : ended ? "Start a new run with this" : "Send correction"}
         </button>
       </div>
       <div class="correction-foot">
         {!ended && <Modes id={id} mode={mode} choose={setMode} />}
         <p class="hint" id={`${id}-help`}>
-          {ended ? "The new run goes on with this conversation." : MODES.find((each) => each.mode === mode)?.says} <kbd>Ctrl</kbd>+<kbd>Enter</kbd> sends.
+          {ended ? "The new run goes on with this conversation." : MODES.find((each) => each.mode === mode)?.says}{" "}
+          <kbd>Ctrl</kbd>+<kbd>Enter</kbd> sends.
         </p>
         <div aria-live="polite">
           {refusal !== "" && <p class="problem">{refusal}</p>}
-          {sending !== undefined && offline && <p class="muted">Not connected. It will be sent when the connection is back.</p>}
+          {sending !== undefined && offline && (
+            <p class="muted">Not connected. It will be sent when the connection is back.</p>
+          )}
         </div>
       </div>
     </section>
@@ -188,7 +197,14 @@ interface Returned {
  */
 function useReturned(run: Run, text: string, setText: (next: string | ((now: string) => string)) => void): Returned {
   const key = `returned.${run.id}`;
-  const [settled, setSettled] = useState<ReadonlySet<string>>(() => new Set(kept(key).split(" ").filter((each) => each !== "")));
+  const [settled, setSettled] = useState<ReadonlySet<string>>(
+    () =>
+      new Set(
+        kept(key)
+          .split(" ")
+          .filter((each) => each !== ""),
+      ),
+  );
   const settle = (id: string): void =>
     setSettled((before) => {
       const next = new Set(before).add(id);

@@ -13,7 +13,14 @@ const FIRST_LINES = 400;
 const MAX_LINE = 2000;
 
 const SIGN: Readonly<Record<DiffKind, string>> = { added: "+", removed: "-", same: " ", place: "", file: "", note: "" };
-const SPOKEN: Readonly<Record<DiffKind, string>> = { added: "added: ", removed: "removed: ", same: "", place: "", file: "", note: "" };
+const SPOKEN: Readonly<Record<DiffKind, string>> = {
+  added: "added: ",
+  removed: "removed: ",
+  same: "",
+  place: "",
+  file: "",
+  note: "",
+};
 
 export function DiffView({ text, label }: { text: string; label: string }) {
   const diff = useMemo(() => parseDiff(text), [text]);
@@ -37,7 +44,9 @@ export function DiffView({ text, label }: { text: string; label: string }) {
             <span class="diff-text">
               {SPOKEN[line.kind] !== "" && <span class="visually-hidden">{SPOKEN[line.kind]}</span>}
               {visible(cut(line.text, MAX_LINE))}
-              {line.text.length > MAX_LINE && <span class="muted"> … {line.text.length - MAX_LINE} more characters</span>}
+              {line.text.length > MAX_LINE && (
+                <span class="muted"> … {line.text.length - MAX_LINE} more characters</span>
+              )}
             </span>
           </div>
         ))}

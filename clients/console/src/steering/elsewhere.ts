@@ -18,11 +18,13 @@ const MAX_RUNS = 50;
 export async function waitingRuns(client: Client, signal: AbortSignal): Promise<readonly WaitingRun[] | undefined> {
   try {
     const { items } = await client.rest.runs({ status: "waiting", limit: MAX_RUNS, signal });
-    return items.map((each) => ({
-      runId: each.run_id,
-      name: each.title ?? `${each.agent} ${each.run_id}`,
-      count: each.pending.filter(({ kind }) => kind !== "tool").length,
-    })).filter(({ count }) => count > 0);
+    return items
+      .map((each) => ({
+        runId: each.run_id,
+        name: each.title ?? `${each.agent} ${each.run_id}`,
+        count: each.pending.filter(({ kind }) => kind !== "tool").length,
+      }))
+      .filter(({ count }) => count > 0);
   } catch {
     return undefined;
   }

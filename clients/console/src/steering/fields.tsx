@@ -1,4 +1,4 @@
-/** The controls of single values: text, number, choice, yes or no, JSON. Each shows what was typed until it can be read. */
+/** The controls of single values. Each shows what was typed also while it cannot be read. */
 
 import { useState } from "preact/hooks";
 
@@ -85,13 +85,18 @@ export function readNumber(text: string, integer: boolean): number | Unreadable 
   const number = Number(trimmed);
   if (!Number.isFinite(number)) return new Unreadable(text, "This number is too large.");
   if (integer && !Number.isInteger(number)) return new Unreadable(text, "This must be a whole number.");
-  if (Number.isInteger(number) && !Number.isSafeInteger(number)) return new Unreadable(text, "This number is too large to be exact.");
+  if (Number.isInteger(number) && !Number.isSafeInteger(number))
+    return new Unreadable(text, "This number is too large to be exact.");
   return number;
 }
 
 export function NumberControl(props: ControlProps<Draft> & { integer: boolean }) {
   const { value, onChange, integer } = props;
-  const [text, setText] = useTyped(value, (typed) => readNumber(typed, integer), (number) => String(number));
+  const [text, setText] = useTyped(
+    value,
+    (typed) => readNumber(typed, integer),
+    (number) => String(number),
+  );
   return (
     <input
       type="text"
@@ -106,11 +111,14 @@ export function NumberControl(props: ControlProps<Draft> & { integer: boolean })
 
 /** A JSON text's value, or what is wrong with it. */
 export function readJson(text: string): Json | Unreadable {
-  if (text.trim() === "") return new Unreadable(text, "Type a JSON value, for example \"text\", 5, [] or {}.");
+  if (text.trim() === "") return new Unreadable(text, 'Type a JSON value, for example "text", 5, [] or {}.');
   try {
     return JSON.parse(text) as Json;
   } catch (error) {
-    return new Unreadable(text, `This is not JSON yet: ${safeInline(error instanceof Error ? error.message : error, 120)}`);
+    return new Unreadable(
+      text,
+      `This is not JSON yet: ${safeInline(error instanceof Error ? error.message : error, 120)}`,
+    );
   }
 }
 
@@ -140,7 +148,7 @@ export function JsonControl(props: ControlProps<Draft>) {
 }
 
 /**
- * The text of a control whose value is read from it. What was typed stays as it is ("1.", "[1,") while it still means the
+ * The text of a control whose value is read from it. What was typed stays as it is ("1.", "[1,") while it means the
  * value that stands outside; a value set from outside (a reset) is written anew.
  */
 function useTyped<Value extends Json>(
@@ -179,7 +187,11 @@ export function ChoiceControl(props: ControlProps<Draft> & { options: readonly J
   const { value, options, onChange } = props;
   const at = options.findIndex((each) => same(each, value));
   return (
-    <select {...common(props)} value={String(at)} onChange={(event) => onChange(options[Number(event.currentTarget.value)] ?? null)}>
+    <select
+      {...common(props)}
+      value={String(at)}
+      onChange={(event) => onChange(options[Number(event.currentTarget.value)] ?? null)}
+    >
       {at === -1 && (
         <option value="-1" disabled>
           {value === undefined || value === "" ? "Choose" : `${safeInline(inText(value), 80)} (not allowed)`}
@@ -197,4 +209,3 @@ export function ChoiceControl(props: ControlProps<Draft> & { options: readonly J
 export function inText(value: unknown): string {
   return typeof value === "string" ? value : value instanceof Unreadable ? value.text : asJson(value);
 }
-

@@ -1,4 +1,4 @@
-/** JSON values as a form holds them while somebody types. Names come off the wire, so nothing is set by `object[name]`. */
+/** JSON values while somebody types them. Names come off the wire, so nothing is set by `object[name]`. */
 
 export type Json = null | boolean | number | string | readonly Json[] | JsonObject;
 export interface JsonObject {
@@ -31,7 +31,11 @@ export function own(object: Readonly<Record<string, unknown>>, name: string): un
 }
 
 /** A copy with one property set. */
-export function withOwn<Value>(object: Readonly<Record<string, Value>>, name: string, value: Value): Record<string, Value> {
+export function withOwn<Value>(
+  object: Readonly<Record<string, Value>>,
+  name: string,
+  value: Value,
+): Record<string, Value> {
   const entries = Object.entries(object);
   const at = entries.findIndex(([each]) => each === name);
   if (at === -1) entries.push([name, value]);
@@ -43,7 +47,7 @@ export function withoutOwn<Value>(object: Readonly<Record<string, Value>>, name:
   return Object.fromEntries(Object.entries(object).filter(([each]) => each !== name));
 }
 
-/** Whether two values are the same JSON. The order of an object's names does not matter; an unreadable draft equals nothing. */
+/** Whether two values are the same JSON, whatever the order of names. An unreadable draft equals nothing. */
 export function same(one: unknown, other: unknown): boolean {
   if (one === other) return !(one instanceof Unreadable);
   if (Array.isArray(one)) {

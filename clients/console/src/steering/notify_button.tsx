@@ -7,7 +7,11 @@ export function NotifyButton() {
   const [asks, setAsks] = useState(canAsk);
   if (!asks) return null;
   return (
-    <button type="button" class="small" onClick={() => void Notification.requestPermission().then(() => setAsks(canAsk()))}>
+    <button
+      type="button"
+      class="small"
+      onClick={() => void Notification.requestPermission().then(() => setAsks(canAsk()))}
+    >
       Notify me when a run waits
     </button>
   );

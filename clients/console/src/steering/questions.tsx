@@ -4,16 +4,16 @@ import { useId, useMemo, useState } from "preact/hooks";
 import type { Client, Question, Run } from "@midstream/client";
 
 import { PlainText } from "../text/plain.js";
+import { safeInline } from "../text/safe.js";
 import { fieldErrors } from "./answering.js";
-import { TimeLeft } from "./approval_dialog.js";
 import { mistakesIn } from "./check.js";
 import type { Mistake } from "./check.js";
+import { TimeLeft } from "./facts.js";
 import type { Draft } from "./json.js";
 import { SchemaForm } from "./schema_form.js";
 import { blank } from "./schema.js";
 import { useChanges } from "./subscribed.js";
 import { refused } from "./words.js";
-import { safeInline } from "../text/safe.js";
 
 export function Questions({ run, client }: { run: Run; client: Client | undefined }) {
   useChanges(run);
@@ -115,11 +115,13 @@ function QuestionForm({ run, question, client }: { run: Run; question: Question;
             </button>
             <div aria-live="polite">
               {refusal !== "" && <p class="problem">{refusal}</p>}
-              {told.filter(({ path }) => path === "" || schema === undefined).map(({ text }) => (
-                <p class="problem" key={text}>
-                  {safeInline(text, 300)}
-                </p>
-              ))}
+              {told
+                .filter(({ path }) => path === "" || schema === undefined)
+                .map(({ text }) => (
+                  <p class="problem" key={text}>
+                    {safeInline(text, 300)}
+                  </p>
+                ))}
               {sending && client !== undefined && client.connection.status !== "ready" && (
                 <p class="muted">Not connected. Your answer will be sent when the connection is back.</p>
               )}
@@ -145,7 +147,13 @@ function Choices({ id, choices, value, disabled, choose }: ChoicesProps) {
       <legend class="visually-hidden">Your answer</legend>
       {choices.map((choice, index) => (
         <label class="check" key={index} for={`${id}-${index}`}>
-          <input type="radio" id={`${id}-${index}`} name={`${id}-choice`} checked={value === choice} onChange={() => choose(choice)} />
+          <input
+            type="radio"
+            id={`${id}-${index}`}
+            name={`${id}-choice`}
+            checked={value === choice}
+            onChange={() => choose(choice)}
+          />
           <span>{safeInline(choice, 300)}</span>
         </label>
       ))}

@@ -1,4 +1,4 @@
-/** Which approvals wait, which one is looked at, and what was typed for each: shared by the dialog, the bar and the run page. */
+/** Which approvals wait, which one is looked at, and what was typed for each. */
 
 import { signal } from "@preact/signals";
 import type { Signal } from "@preact/signals";
@@ -8,7 +8,8 @@ import type { Mistake } from "./check.js";
 import type { DraftObject, JsonObject } from "./json.js";
 
 /** Approval ids are a run's own; this one is the page's. */
-export const keyOf = (approval: { readonly runId: string; readonly id: string }): string => `${approval.runId}/${approval.id}`;
+export const keyOf = (approval: { readonly runId: string; readonly id: string }): string =>
+  `${approval.runId}/${approval.id}`;
 
 /** What somebody has typed and chosen for one approval, and how far its answer is. */
 export interface Answering {
@@ -47,7 +48,7 @@ export class Queue {
   readonly answers: Signal<ReadonlyMap<string, Answering>> = signal(new Map());
   #news = 0;
 
-  /** Takes the approvals that wait now, oldest first. The one that is looked at stays, or its place goes to the next. */
+  /** Takes the approvals that wait now, oldest first. The one looked at stays, or its place goes to the next. */
   waiting(approvals: readonly Approval[]): void {
     const before = this.open.peek();
     if (before.length === approvals.length && before.every((each, index) => each === approvals[index])) return;

@@ -9,16 +9,15 @@ import { scopeName, SPANS } from "./words.js";
 interface RememberProps {
   readonly approval: Approval;
   readonly answering: Answering;
-  readonly disabled: boolean;
   readonly change: (change: Partial<Answering>) => void;
 }
 
-export function Remember({ approval, answering, disabled, change }: RememberProps) {
+export function Remember({ approval, answering, change }: RememberProps) {
   const id = useId();
   const { remember, forSeconds } = answering;
   const lasting = remember !== "" && remember !== "run";
   return (
-    <fieldset class="remember" disabled={disabled}>
+    <fieldset class="remember">
       <legend>Later calls of this tool</legend>
       {["", ...approval.rememberScopes].map((scope) => (
         <label class="check" key={scope} for={`${id}-${scope}`}>
@@ -29,7 +28,13 @@ export function Remember({ approval, answering, disabled, change }: RememberProp
             checked={remember === scope}
             onChange={() => change({ remember: scope })}
           />
-          <span>{scope === "" ? "Ask every time" : scope === "run" ? "Approve for the rest of this run" : `Approve: ${scopeName(scope).toLowerCase()}`}</span>
+          <span>
+            {scope === ""
+              ? "Ask every time"
+              : scope === "run"
+                ? "Approve for the rest of this run"
+                : `Approve: ${scopeName(scope).toLowerCase()}`}
+          </span>
         </label>
       ))}
       {lasting && (
@@ -38,7 +43,9 @@ export function Remember({ approval, answering, disabled, change }: RememberProp
           <select
             id={`${id}-span`}
             value={String(forSeconds ?? "")}
-            onChange={(event) => change({ forSeconds: event.currentTarget.value === "" ? undefined : Number(event.currentTarget.value) })}
+            onChange={(event) =>
+              change({ forSeconds: event.currentTarget.value === "" ? undefined : Number(event.currentTarget.value) })
+            }
           >
             {SPANS.map(({ seconds, name }) => (
               <option key={name} value={String(seconds ?? "")}>

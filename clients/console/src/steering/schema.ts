@@ -36,6 +36,8 @@ const MAX_STEPS = 16;
 export const MAX_FORM_DEPTH = 6;
 /** Options of one choice, and fields of one object, that get controls; what has more is edited as JSON. */
 const MAX_OPTIONS = 200;
+/** List items that get controls; a longer list is edited as JSON. */
+export const MAX_ITEMS = 100;
 /** Characters from which a text gets several lines. */
 const LONG_TEXT = 60;
 
@@ -70,7 +72,9 @@ export function typesOf(schema: Readonly<Record<string, unknown>>): readonly str
 
 function branches(schema: Readonly<Record<string, unknown>>): readonly Schema[] | undefined {
   const found = own(schema, "anyOf") ?? own(schema, "oneOf");
-  return Array.isArray(found) ? (found.filter((each) => isObject(each) || typeof each === "boolean") as Schema[]) : undefined;
+  return Array.isArray(found)
+    ? (found.filter((each) => isObject(each) || typeof each === "boolean") as Schema[])
+    : undefined;
 }
 
 const isNull = (schema: Schema): boolean =>
@@ -103,9 +107,10 @@ export function fieldOf(schema: Schema, root: Schema, value: Draft | undefined, 
       nullable ||= rest.length < all.length;
       if (rest.length !== 1) {
         const options = rest.map((each) => constantOf(resolved(each, root)));
-        const control: Control = options.length <= MAX_OPTIONS && options.every((each) => each !== undefined)
-          ? { kind: "choice", options: options.filter((each) => each !== undefined) }
-          : { kind: "json" };
+        const control: Control =
+          options.length <= MAX_OPTIONS && options.every((each) => each !== undefined)
+            ? { kind: "choice", options: options.filter((each) => each !== undefined) }
+            : { kind: "json" };
         return { control, nullable, title, description, fallback };
       }
       at = resolved(rest[0]!, root);
@@ -117,7 +122,18 @@ export function fieldOf(schema: Schema, root: Schema, value: Draft | undefined, 
   noted(at);
   const types = typesOf(at);
   nullable ||= types.includes("null") && types.length > 1;
-  return { control: controlOf(at, types.filter((each) => each !== "null"), value, depth), nullable, title, description, fallback };
+  return {
+    control: controlOf(
+      at,
+      types.filter((each) => each !== "null"),
+      value,
+      depth,
+    ),
+    nullable,
+    title,
+    description,
+    fallback,
+  };
 }
 
 function controlOf(
@@ -127,7 +143,12 @@ function controlOf(
   depth: number,
 ): Control {
   const options = own(schema, "enum");
-  if (Array.isArray(options) && options.length > 0 && options.length <= MAX_OPTIONS && options.every((each) => !isObject(each) && !Array.isArray(each))) {
+  if (
+    Array.isArray(options) &&
+    options.length > 0 &&
+    options.length <= MAX_OPTIONS &&
+    options.every((each) => !isObject(each) && !Array.isArray(each))
+  ) {
     return { kind: "choice", options: (options as Json[]).filter((each) => each !== null || types.length === 0) };
   }
   if (Object.hasOwn(schema, "const")) {
@@ -147,7 +168,12 @@ function controlOf(
       const item = own(schema, "items");
       const plain = isObject(item) && !Object.hasOwn(schema, "prefixItems");
       if (!plain || depth >= MAX_FORM_DEPTH || !(value === undefined || Array.isArray(value))) return { kind: "json" };
-      return { kind: "list", item, min: countOf(schema, "minItems") ?? 0, max: countOf(schema, "maxItems") ?? Infinity };
+      return {
+        kind: "list",
+        item,
+        min: countOf(schema, "minItems") ?? 0,
+        max: countOf(schema, "maxItems") ?? Infinity,
+      };
     }
     case "object":
       return objectControl(schema, value, depth);
@@ -159,7 +185,8 @@ function controlOf(
 function objectControl(schema: Readonly<Record<string, unknown>>, value: Draft | undefined, depth: number): Control {
   const declared = own(schema, "properties");
   // A map of any names, and a value with names that are not declared, are whole only as JSON.
-  if (!isObject(declared) || depth >= MAX_FORM_DEPTH || Object.keys(declared).length > MAX_OPTIONS) return { kind: "json" };
+  if (!isObject(declared) || depth >= MAX_FORM_DEPTH || Object.keys(declared).length > MAX_OPTIONS)
+    return { kind: "json" };
   if (value !== undefined && !isObject(value)) return { kind: "json" };
   if (Object.keys((value as DraftObject | undefined) ?? {}).some((name) => !Object.hasOwn(declared, name))) {
     return { kind: "json" };

@@ -2,15 +2,15 @@
 
 import { useMemo } from "preact/hooks";
 
-import { PlainText } from "../text/plain.js";
 import { safeInline } from "../text/safe.js";
 import { BooleanControl, ChoiceControl, JsonControl, NumberControl, TextControl } from "./fields.js";
 import { HIDDEN } from "./check.js";
 import type { Mistake } from "./check.js";
 import { below, isObject, own, same, Unreadable, withOwn, withoutOwn } from "./json.js";
 import type { Draft, DraftObject, Json } from "./json.js";
-import { blank, fieldOf } from "./schema.js";
+import { blank, fieldOf, MAX_ITEMS } from "./schema.js";
 import type { Control, Field, Schema } from "./schema.js";
+import { Strays } from "./strays.js";
 
 export interface SchemaFormProps {
   readonly schema: Schema;
@@ -32,9 +32,6 @@ interface Whole extends SchemaFormProps {
   readonly at: ReadonlyMap<string, readonly string[]>;
 }
 
-/** List items shown with controls; a longer list is edited as JSON. */
-const MAX_ITEMS = 100;
-
 export function SchemaForm(props: SchemaFormProps) {
   const at = useMemo(() => {
     const found = new Map<string, string[]>();
@@ -44,44 +41,20 @@ export function SchemaForm(props: SchemaFormProps) {
   const whole: Whole = { ...props, at };
   return (
     <div class="schema-form" role="group" aria-label={props.label}>
-      <FieldEditor whole={whole} schema={props.schema} value={props.value} path="" name="" depth={0} required onChange={props.onChange} original={props.original} />
+      <FieldEditor
+        whole={whole}
+        schema={props.schema}
+        value={props.value}
+        path=""
+        name=""
+        depth={0}
+        required
+        onChange={props.onChange}
+        original={props.original}
+      />
       <Strays whole={whole} />
     </div>
   );
-}
-
-/** Mistakes at places that have no control of their own, so that none is said nowhere. */
-function Strays({ whole }: { whole: Whole }) {
-  const strays = whole.mistakes.filter(({ path }) => path !== "" && !placed(whole, path));
-  if (strays.length === 0) return null;
-  return (
-    <ul class="mistakes">
-      {strays.map(({ path, text }) => (
-        <li key={path + text}>
-          <code>{safeInline(path, 80)}</code> {safeInline(text, 300)}
-        </li>
-      ))}
-    </ul>
-  );
-}
-
-function placed({ schema, value: root }: Whole, path: string): boolean {
-  let [at, value, depth]: [Schema, Draft | undefined, number] = [schema, root, 0];
-  for (const part of path.slice(1).split("/")) {
-    const name = part.replaceAll("~1", "/").replaceAll("~0", "~");
-    const { control } = fieldOf(at, schema, value, depth);
-    if (control.kind === "object") {
-      const property = control.properties.find((each) => each.name === name);
-      if (property === undefined) return false;
-      [at, value] = [property.schema, isObject(value) ? (own(value, name) as Draft | undefined) : undefined];
-    } else if (control.kind === "list" && Array.isArray(value)) {
-      const item = (value as readonly Draft[])[Number(name)];
-      if (item === undefined || value.length > MAX_ITEMS) return false;
-      [at, value] = [control.item, item];
-    } else return false;
-    depth += 1;
-  }
-  return true;
 }
 
 interface FieldProps {
@@ -152,11 +125,23 @@ function FieldEditor(props: FieldProps) {
   );
   const body =
     value === null && field.nullable ? (
-      <EmptyValue whole={whole} id={id} title={title} start={() => props.onChange(filled(schema, whole.schema, depth))} />
+      <EmptyValue
+        whole={whole}
+        id={id}
+        title={title}
+        start={() => props.onChange(filled(schema, whole.schema, depth))}
+      />
     ) : hidden ? (
       <HiddenValue whole={whole} id={id} title={title} start={() => props.onChange("")} />
     ) : (
-      <ControlFor {...props} id={id} field={field} describedBy={describedBy === "" ? undefined : describedBy} wrong={wrong.length > 0} title={title} />
+      <ControlFor
+        {...props}
+        id={id}
+        field={field}
+        describedBy={describedBy === "" ? undefined : describedBy}
+        wrong={wrong.length > 0}
+        title={title}
+      />
     );
   if (nested && !isRoot) {
     return (
@@ -254,7 +239,11 @@ function ControlFor(props: ControlForProps) {
   const common = { id, describedBy, wrong, onChange, disabled: whole.disabled === true };
   switch (control.kind) {
     case "text":
-      return typeof value === "string" ? <TextControl {...common} value={value} long={control.long} /> : <JsonControl {...common} value={value} />;
+      return typeof value === "string" ? (
+        <TextControl {...common} value={value} long={control.long} />
+      ) : (
+        <JsonControl {...common} value={value} />
+      );
     case "number":
       return typeof value === "number" || value instanceof Unreadable ? (
         <NumberControl {...common} value={value} integer={control.integer} />
@@ -262,19 +251,29 @@ function ControlFor(props: ControlForProps) {
         <JsonControl {...common} value={value} />
       );
     case "boolean":
-      return typeof value === "boolean" ? <BooleanControl {...common} value={value} label={props.path === "" ? whole.label : "Yes"} /> : <JsonControl {...common} value={value} />;
+      return typeof value === "boolean" ? (
+        <BooleanControl {...common} value={value} label={props.path === "" ? whole.label : "Yes"} />
+      ) : (
+        <JsonControl {...common} value={value} />
+      );
     case "choice":
       return <ChoiceControl {...common} value={value} options={control.options} />;
     case "object":
       return <ObjectFields {...props} control={control} value={isObject(value) ? (value as DraftObject) : {}} />;
     case "list":
-      return Array.isArray(value) ? <ListFields {...props} control={control} value={value as readonly Draft[]} /> : <JsonControl {...common} value={value} />;
+      return Array.isArray(value) ? (
+        <ListFields {...props} control={control} value={value as readonly Draft[]} />
+      ) : (
+        <JsonControl {...common} value={value} />
+      );
     case "json":
       return <JsonControl {...common} value={value} />;
   }
 }
 
-function ObjectFields(props: Omit<ControlForProps, "value"> & { control: Extract<Control, { kind: "object" }>; value: DraftObject }) {
+function ObjectFields(
+  props: Omit<ControlForProps, "value"> & { control: Extract<Control, { kind: "object" }>; value: DraftObject },
+) {
   const { whole, control, value, path, depth, onChange } = props;
   const original = isObject(props.original) ? (props.original as Readonly<Record<string, Json>>) : undefined;
   const shown = control.properties.filter((each) => each.required || Object.hasOwn(value, each.name));
@@ -306,7 +305,12 @@ function ObjectFields(props: Omit<ControlForProps, "value"> & { control: Extract
                 {safeInline(name, 80)}
                 <span class="required"> (required)</span>
               </span>
-              <button type="button" class="small" disabled={whole.disabled} onClick={() => onChange(withOwn<Draft>(value, name, filled(schema, whole.schema, depth + 1)))}>
+              <button
+                type="button"
+                class="small"
+                disabled={whole.disabled}
+                onClick={() => onChange(withOwn<Draft>(value, name, filled(schema, whole.schema, depth + 1)))}
+              >
                 Fill in<span class="visually-hidden"> {safeInline(name, 80)}</span>
               </button>
             </div>
@@ -318,7 +322,12 @@ function ObjectFields(props: Omit<ControlForProps, "value"> & { control: Extract
         <p class="more-fields">
           <span class="muted">Not given:</span>
           {rest.map(({ name, schema }) => (
-            <button type="button" class="small" key={name} onClick={() => onChange(withOwn<Draft>(value, name, filled(schema, whole.schema, depth + 1)))}>
+            <button
+              type="button"
+              class="small"
+              key={name}
+              onClick={() => onChange(withOwn<Draft>(value, name, filled(schema, whole.schema, depth + 1)))}
+            >
               Add {safeInline(name, 80)}
             </button>
           ))}
@@ -328,7 +337,9 @@ function ObjectFields(props: Omit<ControlForProps, "value"> & { control: Extract
   );
 }
 
-function ListFields(props: Omit<ControlForProps, "value"> & { control: Extract<Control, { kind: "list" }>; value: readonly Draft[] }) {
+function ListFields(
+  props: Omit<ControlForProps, "value"> & { control: Extract<Control, { kind: "list" }>; value: readonly Draft[] },
+) {
   const { whole, control, value, path, depth, onChange, title } = props;
   const original = Array.isArray(props.original) ? (props.original as readonly Json[]) : undefined;
   return (
@@ -350,29 +361,14 @@ function ListFields(props: Omit<ControlForProps, "value"> & { control: Extract<C
         />
       ))}
       {value.length < control.max && whole.disabled !== true && (
-        <button type="button" class="small" onClick={() => onChange([...value, filled(control.item, whole.schema, depth + 1)])}>
+        <button
+          type="button"
+          class="small"
+          onClick={() => onChange([...value, filled(control.item, whole.schema, depth + 1)])}
+        >
           Add an item<span class="visually-hidden"> to {title}</span>
         </button>
       )}
     </div>
-  );
-}
-
-/** A value that can only be looked at: short facts by name, anything else as text. */
-export function ShownValue({ value }: { value: Json }) {
-  if (!isObject(value)) return <PlainText text={typeof value === "string" ? value : JSON.stringify(value)} />;
-  const entries = Object.entries(value as Readonly<Record<string, Json>>);
-  if (entries.length === 0) return <p class="muted">No arguments.</p>;
-  return (
-    <dl class="facts">
-      {entries.map(([name, each]) => (
-        <div key={name}>
-          <dt>{safeInline(name, 80)}</dt>
-          <dd>
-            <PlainText text={typeof each === "string" ? each : JSON.stringify(each, null, 2)} />
-          </dd>
-        </div>
-      ))}
-    </dl>
   );
 }

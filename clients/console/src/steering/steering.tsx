@@ -29,7 +29,9 @@ export function Steering({ run, client }: SteeringProps) {
   useEffect(() => {
     const root = document.documentElement.style;
     // News stands above this part, however high it is.
-    const observer = new ResizeObserver(([entry]) => root.setProperty("--steering", `${entry?.borderBoxSize[0]?.blockSize ?? 0}px`));
+    const observer = new ResizeObserver(([entry]) =>
+      root.setProperty("--steering", `${entry?.borderBoxSize[0]?.blockSize ?? 0}px`),
+    );
     observer.observe(place.current!);
     return () => {
       observer.disconnect();
@@ -56,7 +58,7 @@ function Waiting({ run }: { run: Run }) {
         <li key={each.id}>
           <span class={`status ${each.risk === "high" ? "bad" : "warn"}`}>waits for you</span>
           <span class="grow">{safeInline(each.label === "" ? each.tool : each.label, 120)}</span>
-          <button type="button" class="small" onClick={() => queue.review(keyOf(each))}>
+          <button type="button" class="small" title="Review (Alt+A)" onClick={() => queue.review(keyOf(each))}>
             Review
           </button>
         </li>

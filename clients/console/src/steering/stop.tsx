@@ -39,7 +39,11 @@ export function StopControls({ run }: { run: Run }) {
     () =>
       run.onUpdate((update) => {
         if (update.kind === "reset") setAsked("none");
-        else if (update.kind === "event" && update.event.type === "run.cancelling" && update.event.payload.tool_call_id === undefined) {
+        else if (
+          update.kind === "event" &&
+          update.event.type === "run.cancelling" &&
+          update.event.payload.tool_call_id === undefined
+        ) {
           const { payload } = update.event;
           setAsked((before) => nextStage(before, payload));
         }
@@ -73,7 +77,12 @@ export function StopControls({ run }: { run: Run }) {
           </button>
         )}
         {(stage === "now" || stage === "forced") && (
-          <button type="button" class="danger" disabled={sending || stage === "forced"} onClick={() => void cancel({ mode: "now" })}>
+          <button
+            type="button"
+            class="danger"
+            disabled={sending || stage === "forced"}
+            onClick={() => void cancel({ mode: "now" })}
+          >
             Force stop
           </button>
         )}

@@ -1,8 +1,8 @@
 import { useEffect, useState } from "preact/hooks";
 
 /**
- * Renders anew whenever `source` tells of a change. Each component that reads from a run or a client uses it itself: one
- * whose props are the same objects is not rendered with its parent.
+ * Renders anew whenever `source` tells of a change. Each component that reads from a run or a client uses it itself:
+ * one whose props are the same objects is not rendered with its parent.
  */
 export function useChanges(source: { subscribe(listener: () => void): () => void } | undefined): void {
   const [, tell] = useState(0);

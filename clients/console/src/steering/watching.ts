@@ -1,4 +1,4 @@
-/** What the page listens to all the time: answers and ends of the runs it follows, other runs that wait, and who types. */
+/** What the page listens to all the time: the runs it follows, others that wait, and whether somebody types. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Approval, ApprovalResolved, Client, Run, RunEvent, Update } from "@midstream/client";
@@ -13,6 +13,7 @@ import { howResolved } from "./words.js";
 /** Listens to every followed run: keeps the queue, and says how what waited was settled. */
 export function useTold(client: Client, onEnd: (event: RunEvent) => void): void {
   const heard = useRef(new Map<Run, () => void>());
+  const [, recount] = useState(0);
   const known = useRef(new Map<string, string>());
   // The client's list may have one a moment longer than its event: it is not to come up again as a new one.
   const settled = useRef(new Set<string>());
@@ -26,6 +27,13 @@ export function useTold(client: Client, onEnd: (event: RunEvent) => void): void 
       if (label !== undefined) queue.say(said(client, label, event.payload, event.origin?.client_id));
       known.current.delete(key);
       settled.current.add(key);
+    } else if (event.type === "input.required" || event.type === "input.resolved") {
+      if (event.type === "input.required" && run.caughtUp) {
+        const { question: about, input_id: id } = event.payload;
+        notify({ cause: "blocked", about, tag: `${run.id}/${id}`, runId: run.id }, () => undefined);
+      }
+      // The client tells of approvals; questions are counted by what their run says.
+      recount((count) => count + 1);
     } else if (run.caughtUp && (event.type === "run.completed" || event.type === "run.failed")) onEnd(event);
   };
   const runs = client.runs;
@@ -37,7 +45,11 @@ export function useTold(client: Client, onEnd: (event: RunEvent) => void): void 
       taps.delete(run);
     }
     for (const run of runs) {
-      if (!taps.has(run)) taps.set(run, run.onUpdate((update) => told(run, update)));
+      if (!taps.has(run))
+        taps.set(
+          run,
+          run.onUpdate((update) => told(run, update)),
+        );
     }
   });
   useEffect(

@@ -1,4 +1,4 @@
-/** What the steering parts say to people. Pure: facts in, a sentence out; every text of others goes through `safeInline`. */
+/** What the steering parts say to people. Pure: facts in, a sentence out; texts of others go through `safeInline`. */
 
 import type { ApprovalResolved } from "@midstream/client";
 
@@ -13,7 +13,7 @@ export function whyAsked(reason: string): string {
     case "policy":
       return "This tool asks before every call.";
     case "unknown_outcome":
-      return "An earlier try of this call broke off, and nobody knows whether it took effect. Approved, it may happen twice.";
+      return "An earlier try of this call broke off, and may have taken effect. Approved, it may happen twice.";
     case "changed":
       return "What you were shown before has changed since. Look at it again.";
     default:
@@ -75,7 +75,10 @@ export function scopeName(scope: string): string {
 /** What a remembered approval will cover, before it is given. `forSeconds`: how long; undefined: until revoked. */
 export function scopeCovers({ scope, tool, agent }: ScopeFacts, forSeconds?: number): string {
   const calls = `every call of ${safeInline(tool, NAME)}, whatever its arguments,`;
-  const ends = forSeconds === undefined ? "until you revoke it under Grants" : (SPANS.find(({ seconds }) => seconds === forSeconds)?.name ?? `for ${timeLeft(forSeconds)}`);
+  const ends =
+    forSeconds === undefined
+      ? "until you revoke it under Grants"
+      : (SPANS.find(({ seconds }) => seconds === forSeconds)?.name ?? `for ${timeLeft(forSeconds)}`);
   const by = agent === "" ? "" : ` by the agent ${safeInline(agent, NAME)}`;
   switch (scope) {
     case "run":
@@ -100,7 +103,8 @@ export interface Answerer {
 export function howResolved(label: string, resolved: ApprovalResolved, { here, me }: Answerer): string {
   const what = safeInline(label, NAME);
   const by = here ? "by you" : me ? "by you in another window" : `by ${safeInline(resolved.by, NAME)}`;
-  const because = resolved.reason === undefined || resolved.reason === "" ? "" : ` Reason: ${safeInline(resolved.reason, REASON)}`;
+  const because =
+    resolved.reason === undefined || resolved.reason === "" ? "" : ` Reason: ${safeInline(resolved.reason, REASON)}`;
   switch (resolved.decision) {
     case "approved":
       return `${what}: approved ${by}${resolved.edited ? " with other arguments" : ""}.`;
@@ -161,16 +165,26 @@ export type CorrectionMode = "next_step" | "now" | "when_idle";
 
 export const MODES: readonly { readonly mode: CorrectionMode; readonly name: string; readonly says: string }[] = [
   { mode: "next_step", name: "Next step", says: "The agent reads it before its next step. Nothing is interrupted." },
-  { mode: "now", name: "Now", says: "What the agent is saying is interrupted, and it reads this at once. Running tools finish." },
+  {
+    mode: "now",
+    name: "Now",
+    says: "What the agent is saying is interrupted, and it reads this at once. Running tools finish.",
+  },
   { mode: "when_idle", name: "When idle", says: "The agent reads it when it has done what it planned." },
 ];
 
 /** Where a correction that waits stands. */
 export function whereCorrection(state: string, mode: string, reason: string | undefined): string {
   if (state === "held") {
-    return reason === "approval_open" ? "Waits until the open approval is answered" : `Waits: ${safeInline(reason ?? "held", NAME)}`;
+    return reason === "approval_open"
+      ? "Waits until the open approval is answered"
+      : `Waits: ${safeInline(reason ?? "held", NAME)}`;
   }
-  return mode === "when_idle" ? "Waits until the agent is done" : mode === "now" ? "Is on its way" : "Waits for the next step";
+  return mode === "when_idle"
+    ? "Waits until the agent is done"
+    : mode === "now"
+      ? "Is on its way"
+      : "Waits for the next step";
 }
 
 /** Why a correction came back unused. */
