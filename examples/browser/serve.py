@@ -13,16 +13,16 @@ HERE: Final = Path(__file__).parent
 CLIENT: Final = HERE.parents[1] / "clients" / "js" / "dist"
 PORT: Final = 8080
 
-site = Starlette(
-    routes=[
-        Mount("/client", StaticFiles(directory=CLIENT, check_dir=False)),
-        Mount("/", StaticFiles(directory=HERE / "page", html=True)),
-    ]
-)
+
+def site_of(page: Path = HERE / "page", client: Path = CLIENT) -> Starlette:
+    return Starlette(
+        routes=[Mount("/client", StaticFiles(directory=client)), Mount("/", StaticFiles(directory=page, html=True))]
+    )
+
 
 if __name__ == "__main__":
     if not (CLIENT / "index.js").exists():
         sys.exit("The client is not built: cd clients/js && npm ci && npm run build")
     port = int(sys.argv[1]) if len(sys.argv) > 1 else PORT
     print(f"The page is at http://127.0.0.1:{port}", flush=True)
-    uvicorn.run(site, port=port, log_level="warning")
+    uvicorn.run(site_of(), port=port, log_level="warning")

@@ -79,9 +79,12 @@ desk = Agent(
     title=True,
 )
 
-app = Midstream([desk])
 
-site = Starlette(
-    lifespan=app.lifespan,
-    routes=[Mount("/agents", app), Mount("/", StaticFiles(directory=PAGE, html=True, check_dir=False))],
-)
+def site_of(agents: Midstream, page: Path = PAGE) -> Starlette:
+    # `lifespan` starts the agents' server with the site, and drains it at the end.
+    pages = StaticFiles(directory=page, html=True, check_dir=False)
+    return Starlette(lifespan=agents.lifespan, routes=[Mount("/agents", agents), Mount("/", pages)])
+
+
+app = Midstream([desk])
+site = site_of(app)

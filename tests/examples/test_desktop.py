@@ -16,13 +16,14 @@ if not os.environ.get("CI"):
 
 import tkinter as tk
 
+from msgspec.structs import replace
+
 from examples.desktop.feed import Feed
 from examples.desktop.transcript import CUT, MAX_BLOCK_CHARS, MAX_BLOCKS, Block, blocks
 from examples.desktop.window import Transcript, Window
 from midstream.client.sync import connect
 from midstream_protocol.shape import CallView, MessageView, View
 from midstream_protocol.view import empty_view
-from msgspec.structs import replace
 from tests.scenarios.world import free_port
 from tests.testkit.screen import Screen, virtual_screen
 

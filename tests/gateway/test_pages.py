@@ -57,6 +57,7 @@ async def test_the_page_comes_without_a_token_and_under_a_strict_policy(built: P
     assert policy["default-src"] == policy["base-uri"] == policy["form-action"] == policy["frame-ancestors"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
     assert policy["require-trusted-types-for"] == "'script'"
+    assert policy["trusted-types"] == "'none'"
     assert "unsafe" not in str(policy)
     assert "http" not in str(policy)
     assert (await house.server.http.get("/v1/runs")).status_code == 401

@@ -6,9 +6,12 @@
  * 1. Nothing is sent before `connection.ready`, and never more unanswered commands than the server allows.
  * 2. An event is delivered once per attachment, in order: the one after the cursor. A hole means attach again.
  * 3. Between an attach and its `run.attached` nothing of that run counts: it belongs to the attachment before.
- * 4. A remembered command is sent on every connection until its receipt has come, always under the same id.
+ * 4. A remembered command is sent on every connection, and again on this one, until its receipt has come, always under
+ *    the same id.
  * 5. A connection's own commands (attach, detach, offer) are made anew for the next connection, never sent again.
  * 6. Silence for 2.5 heartbeats is a dead connection.
+ * 7. A heartbeat tells what was lost on a living one: what it counts beyond the cursor, a run that it leaves out, and
+ *    any answer that has not come from one beat to the next.
  */
 
 import type { Action, Arrival } from "./actions.js";
@@ -60,6 +63,8 @@ interface Outgoing {
   readonly own: boolean;
   readonly undo?: () => void;
   readonly tools?: readonly ClientTool[] | undefined;
+  /** Heartbeats since it was sent. */
+  beats: number;
 }
 
 export interface CoreOptions {
@@ -103,14 +108,19 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
 
   function outgoing(type: Type, id: string, runId: string | undefined, payload: object, own: boolean): Outgoing {
     const command = { v: PROTOCOL_VERSION, type, command_id: id, run_id: runId, payload };
-    return { id, type, runId, text: JSON.stringify(command), own };
+    return { id, type, runId, text: JSON.stringify(command), own, beats: 0 };
+  }
+
+  function awaiting(cursor: Cursor, attachId: string | undefined): void {
+    cursor.attachId = attachId;
+    cursor.attached = false;
+    cursor.beats = 0;
   }
 
   function attachOf(cursor: Cursor): Outgoing {
     const { runId, seq, epoch, replay, tools } = cursor;
     const id = newId("cmd");
-    cursor.attachId = id;
-    cursor.attached = false;
+    awaiting(cursor, id);
     const payload = {
       since_seq: seq,
       epoch,
@@ -128,7 +138,9 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
 
   function flush(): void {
     if (status !== "ready") return;
-    const room = Math.min(COMMANDS_IN_FLIGHT, server?.limits?.commands_in_flight || COMMANDS_IN_FLIGHT);
+    const allowed = server?.limits?.commands_in_flight ?? COMMANDS_IN_FLIGHT;
+    // What is no number of commands, or none at all, would hold everything back for ever.
+    const room = allowed >= 1 ? Math.min(COMMANDS_IN_FLIGHT, allowed) : COMMANDS_IN_FLIGHT;
     while (unanswered.size < room) {
       const next = waiting.shift();
       if (!next) return;
@@ -138,6 +150,7 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
         refuse(next, most);
         continue;
       }
+      next.beats = 0;
       unanswered.set(next.id, next);
       act({ do: "send", text: next.text });
     }
@@ -158,10 +171,7 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
     waiting = [...nextConnection, ...unanswered.values(), ...waiting].filter((command) => !command.own);
     unanswered = new Map();
     nextConnection = [];
-    for (const cursor of runs.values()) {
-      cursor.attachId = undefined;
-      cursor.attached = false;
-    }
+    for (const cursor of runs.values()) awaiting(cursor, undefined);
     const jittered = backoff(failures, random());
     failures += 1;
     act({ do: "connect", delayMs: delayMs ?? toldMs ?? jittered, reason });
@@ -169,7 +179,9 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
   }
 
   function rested(now: number): void {
-    if (readyAt !== undefined && now - readyAt >= STABLE_AFTER_MS) failures = 0;
+    if (readyAt === undefined || now - readyAt < STABLE_AFTER_MS) return;
+    failures = 0;
+    renewed = false;
   }
 
   function drop(code: number, reason: string, now: number): void {
@@ -206,7 +218,7 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
     const cursor = runs.get(event.run_id);
     if (!cursor?.attached) return;
     const where = place(cursor.seq, event);
-    if (where === "gap") return onGap(cursor, now);
+    if (where === "gap" || cursor.foreign) return onGap(cursor, now);
     if (where === "old") return;
     cursor.seq = event.seq;
     cursor.gaps = 0;
@@ -249,15 +261,17 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
     if (answer !== "accepted" || !runId || runId === sent.runId) return;
     const cursor = runs.get(runId) ?? follow(runId, {});
     if (sent.tools) cursor.tools = sent.tools;
-    cursor.attachId = sent.id;
-    cursor.attached = false;
+    awaiting(cursor, sent.id);
     act({ do: "adopt", runId, commandId: sent.id });
     if (strayId === sent.id) sendOwn(attachOf(cursor));
   }
 
   function follow(runId: string, { sinceSeq = 0, epoch, replay = "full", tools = [] }: AttachRequest): Cursor {
-    const fresh = { attachId: undefined, attached: false, wasAttached: false, gaps: 0, status: "" };
-    const cursor: Cursor = { runId, seq: sinceSeq, epoch, replay, tools, ...fresh };
+    const fresh = { attachId: undefined, attached: false, wasAttached: false, beats: 0, gaps: 0 };
+    const cursor: Cursor = {
+      ...{ runId, seq: sinceSeq, epoch, replay, tools, ...fresh },
+      ...{ head: 0, caughtUp: false, foreign: false, status: "" },
+    };
     runs.set(runId, cursor);
     return cursor;
   }
@@ -269,7 +283,6 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
       server = frame.payload;
       readyAt = now;
       toldMs = undefined;
-      renewed = false;
       act({ do: "ready" });
       // Before what waits: who made a command should be following when its effect comes.
       waiting.unshift(...Array.from(runs.values(), attachOf));
@@ -277,11 +290,7 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
     } else if (frame.type === "receipt") {
       onReceipt(frame.payload, now);
     } else if (frame.type === "heartbeat") {
-      // It is ordered with the events, so what it counts beyond the cursor was lost.
-      for (const [runId, seq] of Object.entries(frame.payload.runs ?? {})) {
-        const cursor = runs.get(runId);
-        if (cursor?.attached && seq > cursor.seq) onGap(cursor, now);
-      }
+      onHeartbeat(new Map(Object.entries(frame.payload.runs ?? {})), now);
     } else if (frame.type === "connection.draining") {
       toldMs = seconds(frame.payload.reconnect_in_s);
     } else if (frame.type === "auth.expiring") {
@@ -291,6 +300,43 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
     } else if (frame.type === "run.attached" || frame.type === "run.reset" || frame.type === "run.caught_up") {
       onRunFrame(frame, now);
     }
+  }
+
+  function onHeartbeat(heads: Map<string, number>, now: number): void {
+    // It is ordered with the frames of the runs, and written when what was asked before may have been answered.
+    for (const cursor of [...runs.values()]) {
+      const head = heads.get(cursor.runId);
+      const { attached, seq } = cursor;
+      const lost = attached
+        ? head === undefined || head > seq || cursor.foreign
+        : cursor.attachId !== undefined && (cursor.beats += 1) > 1;
+      if (lost) onGap(cursor, now);
+      else if (attached && !cursor.caughtUp && seq >= cursor.head) onCaughtUp(cursor);
+      if (status !== "ready") return;
+    }
+    for (const sent of [...unanswered.values()]) {
+      if ((sent.beats += 1) <= 1) continue;
+      if (sent.type === "run.attach" || sent.type === "run.detach" || stale(sent)) {
+        // What followed, or did not, has told.
+        unanswered.delete(sent.id);
+      } else {
+        sent.beats = 0;
+        act({ do: "send", text: sent.text });
+      }
+    }
+    flush();
+  }
+
+  /** An offer that another one has replaced. */
+  const stale = ({ type, runId, tools }: Outgoing): boolean =>
+    type === "tools.offer" && runs.get(runId ?? "")?.tools !== tools;
+
+  function onCaughtUp(cursor: Cursor): void {
+    cursor.caughtUp = true;
+    cursor.gaps = 0;
+    deliver(cursor.runId, { kind: "caughtUp" });
+    // Over when the attach came, and nothing is left to send.
+    if (isEnded(cursor.status as RunStatus)) lose(cursor, undefined);
   }
 
   type RunFrame = Extract<Frame, { type: "run.attached" | "run.reset" | "run.caught_up" }>;
@@ -303,8 +349,12 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
         strayId = attached.command_id;
         return;
       }
+      const { epoch = attached.epoch, seq } = cursor;
+      if (!cursor.attached) cursor.foreign = epoch !== attached.epoch || seq > attached.head_seq;
       cursor.attached = cursor.wasAttached = true;
       cursor.status = attached.status;
+      cursor.head = attached.head_seq;
+      cursor.caughtUp = false;
       cursor.epoch ??= attached.epoch;
       deliver(cursor.runId, { kind: "attached", attached });
       return;
@@ -316,7 +366,10 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
         return lose(cursor, new MidstreamError("not_found", "the server keeps this run no longer"));
       }
       cursor.replay = "full";
-      const seq = reset.snapshot_seq ?? 0;
+      cursor.caughtUp = cursor.foreign = false;
+      const seq = reset.snapshot_seq;
+      if (seq === undefined || !Number.isSafeInteger(seq)) return drop(BROKEN, "a reset without a snapshot", now);
+      cursor.head = seq;
       // Nothing new in it: said twice, or for a start of a run that is followed already. The events after it follow.
       if (reset.epoch === cursor.epoch && seq <= cursor.seq && reset.reason !== "ahead") return;
       cursor.epoch = reset.epoch;
@@ -325,10 +378,8 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
       cursor.status = reset.snapshot?.status ?? cursor.status;
       deliver(cursor.runId, { kind: "reset", reset });
     } else {
-      if (frame.payload.seq > cursor.seq) return onGap(cursor, now);
-      deliver(cursor.runId, { kind: "caughtUp" });
-      // Over when the attach came, and nothing is left to send.
-      if (isEnded(cursor.status as RunStatus)) lose(cursor, undefined);
+      if (cursor.foreign || frame.payload.seq > cursor.seq) return onGap(cursor, now);
+      onCaughtUp(cursor);
     }
   }
 
@@ -349,11 +400,11 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
       flush();
     },
 
-    /** Takes a command back that nobody waits for any more; whether it was never sent. */
-    forget(id: string): boolean {
-      const at = waiting.findIndex((command) => command.id === id);
-      if (at >= 0) waiting.splice(at, 1);
-      return at >= 0;
+    /** Takes a command back that nobody waits for any more, unless it is on its way. */
+    forget(id: string): void {
+      const others = (commands: Outgoing[]) => commands.filter((command) => command.id !== id);
+      waiting = others(waiting);
+      nextConnection = others(nextConnection);
     },
 
     /** Follows a run, on this connection and every later one; one that is followed is read again from `sinceSeq`. */
@@ -387,7 +438,7 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
       const undo = () => {
         if (cursor.tools === tools) cursor.tools = before;
       };
-      sendOwn({ ...command, undo });
+      sendOwn({ ...command, undo, tools });
     },
 
     refresh(token: string): void {

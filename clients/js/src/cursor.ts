@@ -24,7 +24,14 @@ export interface Cursor {
   attachId: string | undefined;
   attached: boolean;
   wasAttached: boolean;
+  /** Heartbeats since the attach that is not answered. */
+  beats: number;
   /** Attaches in a row that brought a hole instead of the next event. */
   gaps: number;
+  /** What the attach, or a reset, said to be there: with it the reader has caught up. */
+  head: number;
+  caughtUp: boolean;
+  /** The run has another history than the cursor is of: a reset comes before anything else. */
+  foreign: boolean;
   status: string;
 }

@@ -177,6 +177,11 @@ export function follow(host: RunHost, id: string, options: FollowOptions): Follo
     const sameHistory = epoch === undefined || now === undefined || epoch === now;
     epoch = now ?? epoch;
     begin(seq);
+    if (begun !== undefined && (!sameHistory || seq < begun)) {
+      // A place in another history, or beyond the end of this one, is none.
+      if (begun > 0) begun = seq;
+      reached = undefined;
+    }
     if (!sameHistory || seq > view.cursor.seq || reason === "ahead") {
       const next = readView(snapshot, sameHistory ? view : undefined);
       if (next?.run_id !== id) return host.broken("a snapshot that cannot be read");
@@ -211,7 +216,7 @@ export function follow(host: RunHost, id: string, options: FollowOptions): Follo
       },
       left() {
         readers.delete(reader);
-        reached = Math.max(reached ?? 0, reader.done);
+        if (!reader.isLost) reached = Math.max(reached ?? 0, reader.done);
         host.moved(followed);
       },
     });
@@ -348,7 +353,7 @@ export function follow(host: RunHost, id: string, options: FollowOptions): Follo
     },
 
     place() {
-      const reading = [...readers].filter((reader) => reader.claimed).map((reader) => reader.done);
+      const reading = [...readers].filter(({ claimed, isLost }) => claimed && !isLost).map(({ done }) => done);
       const seq = reading.length > 0 ? Math.min(...reading) : (reached ?? view.cursor.seq);
       return [seq, epoch ?? ""];
     },

@@ -1,9 +1,7 @@
 /**
  * A `Link` without a WebSocket: runs are followed as server-sent events, commands are posted. It says the very frames
- * that a WebSocket would bring; those that HTTP does not have (`connection.ready`, `receipt`, `run.attached`,
- * `run.caught_up`, `heartbeat`, `pong`) are made here of what it does have.
- *
- * What HTTP cannot do: offer tools to a run that goes on (`tools.offer`); tools offered by `run.start` are hosted.
+ * that a WebSocket would bring; those that only a connection has (`connection.ready`, `receipt`, `heartbeat`, `pong`)
+ * are made here of what HTTP does have.
  */
 
 import {
@@ -15,36 +13,30 @@ import {
   createRequests,
   refusalOf,
   type Refusal,
-  serverTime,
 } from "./http_requests.js";
 import { createStreams, pathOf } from "./http_streams.js";
 import type { OpenLink } from "./link.js";
-import type { Command, Frame, FrameOf, Receipt } from "./protocol.js";
+import { type Command, type Frame, type FrameOf, PROTOCOL_VERSION, type Receipt } from "./protocol.js";
 
-/** Told as the connection's heartbeat: a stream shows life at least every 20 s by the server's defaults. */
-export const HEARTBEAT_S = 20;
+/** Where a server names no heartbeat that a timer can hold, seconds. */
+const DEFAULT_HEARTBEAT_S = 15;
+const MAX_HEARTBEAT_S = 86_400;
+/** A stream shows life after one to two heartbeats; one that was silent for longer may be dead. */
+export const SILENT_HEARTBEATS = 2.5;
 
-// The server's defaults: HTTP has no frame that says what they are set to.
-const LIMITS = {
-  max_frame_bytes: 1_048_576,
-  max_input_bytes: 262_144,
-  max_tool_result_bytes: 524_288,
-  max_runs: 1_000,
-  commands_in_flight: 64,
-  command_memory_s: 604_800,
-};
-
-const NO_OFFER = {
-  code: "unknown_command",
-  text: "over HTTP, tools can be offered only to a run that is started: give them to `start`",
-};
+type AttachCommand = Extract<Command, { type: "run.attach" }>;
+type Offered = NonNullable<NonNullable<AttachCommand["payload"]>["client_tools"]>;
 
 /** Speaks HTTP to the server at `where.url`. The first request is made at once. */
 export const openHttp: OpenLink = (events, where) => {
   const { clientId, environment } = where;
   const requests = createRequests(where);
+  const who = `?client_id=${encodeURIComponent(clientId)}`;
+  const atConnection = `v1/connection${who}`;
   /** The last command to each run that has no answer yet. */
   const lanes = new Map<string, Promise<unknown>>();
+  /** Commands that are being answered. */
+  const asking = new Set<string>();
   let over = false;
   let cancelBeat = (): void => undefined;
 
@@ -97,43 +89,39 @@ export const openHttp: OpenLink = (events, where) => {
   // -- opening, and signs of life
 
   async function open(): Promise<void> {
-    const { headers } = await probe();
+    const ready = await probe();
     events.opened();
-    say("connection.ready", {
-      connection_id: environment.newId("conn"),
-      client_id: clientId,
-      server: "midstream",
-      now: new Date(serverTime(headers)).toISOString(),
-      heartbeat_s: HEARTBEAT_S,
-      principal: { id: "", name: "" },
-      limits: LIMITS,
-    });
-    if (!over) scheduleBeat();
+    say("connection.ready", ready);
+    const { heartbeat_s: told } = ready;
+    const heartbeatMs = (told > 0 && told < MAX_HEARTBEAT_S ? told : DEFAULT_HEARTBEAT_S) * 1000;
+    if (!over) scheduleBeat(heartbeatMs);
   }
 
-  /** The server is there, and knows the token. */
-  async function probe(): Promise<Answered> {
-    const answer = await requests.ask("GET", "v1/agents");
+  /** The server is there, and knows the token: what it says of itself. */
+  async function probe(): Promise<FrameOf<"connection.ready">["payload"]> {
+    const answer = await requests.ask("GET", atConnection);
     if (answer.status !== 200) throw closingOf(answer);
-    if (!Array.isArray(answer.body?.items)) throw new Closing(1006, "what answers here is no Midstream server");
-    return answer;
+    if (typeof answer.body?.connection_id !== "string") {
+      throw new Closing(1006, "what answers here is no Midstream server");
+    }
+    return answer.body;
   }
 
-  function scheduleBeat(): void {
-    cancelBeat = environment.after(HEARTBEAT_S * 1000, () => {
-      scheduleBeat();
+  function scheduleBeat(heartbeatMs: number): void {
+    cancelBeat = environment.after(heartbeatMs, () => {
       void attempt(async () => {
-        // Streams say their own.
-        if (streams.count > 0) return streams.lookAtSilent();
-        await probe();
-        streams.heartbeat({});
+        // A stream can be dead although other requests get through.
+        streams.reopen(SILENT_HEARTBEATS * heartbeatMs);
+        if (environment.now() - streams.heardAt >= heartbeatMs) await probe();
+        streams.beat();
+        if (!over) scheduleBeat(heartbeatMs);
       });
     });
   }
 
-  /** Who pings does not trust the network: a stream can be dead although other requests get through. */
+  /** Who pings does not trust the network. */
   async function ping(t: unknown): Promise<void> {
-    streams.reopenAll();
+    streams.reopen(0);
     await probe();
     say("pong", { t } as FrameOf<"pong">["payload"]);
   }
@@ -141,7 +129,7 @@ export const openHttp: OpenLink = (events, where) => {
   async function refresh(commandId: string, token: string): Promise<void> {
     const before = requests.token;
     requests.token = token;
-    const answer = await requests.ask("GET", "v1/agents", { refusable: true });
+    const answer = await requests.ask("GET", atConnection, { refusable: true });
     if (answer.status === 200) return receipt(commandId, {});
     requests.token = before;
     refuse(commandId, refusalOf(answer));
@@ -149,19 +137,33 @@ export const openHttp: OpenLink = (events, where) => {
 
   // -- commands
 
-  /** Commands to one run are posted one after the other: that is the order in which they take effect. */
-  async function inLane(command: Command, text: string): Promise<void> {
-    const named = command.type === "run.start" ? command.payload.run_id : undefined;
-    const key = named ?? runIdOf(command) ?? idOf(command);
-    const turn = Promise.resolve(lanes.get(key)).then(() => post(command, text));
+  /** What is done for one run is done one after the other: that is the order in which commands take effect. */
+  function inLane<Result>(key: string, act: () => Promise<Result>): Promise<Result> {
     // Whoever fails ends the link, and those behind it with it.
+    const turn = Promise.resolve(lanes.get(key)).then(act);
     lanes.set(key, turn);
-    const again = await turn;
-    if (lanes.get(key) === turn) lanes.delete(key);
-    if (again === undefined) return;
-    // Its place is taken, so what takes long holds nobody up.
-    await new Promise<void>((resolve) => environment.after(again * 1000, resolve));
-    await inLane(command, text);
+    return turn.finally(() => {
+      if (lanes.get(key) === turn) lanes.delete(key);
+    });
+  }
+
+  async function perform(command: Command, text: string): Promise<void> {
+    const id = idOf(command);
+    // It is sent again if its answer takes long, which is then waited for already.
+    if (asking.has(id)) return;
+    asking.add(id);
+    const named = command.type === "run.start" ? command.payload.run_id : undefined;
+    const key = named ?? runIdOf(command) ?? id;
+    try {
+      for (;;) {
+        const again = await inLane(key, () => post(command, text));
+        if (again === undefined) return;
+        // Its place is taken, so what takes long holds nobody up.
+        await new Promise<void>((resolve) => environment.after(again * 1000, resolve));
+      }
+    } finally {
+      asking.delete(id);
+    }
   }
 
   /** Says the receipt; or returns after how many seconds to ask for it again. */
@@ -169,29 +171,60 @@ export const openHttp: OpenLink = (events, where) => {
     const id = idOf(command);
     const runId = runIdOf(command);
     const start = command.type === "run.start";
-    const query = `?client_id=${encodeURIComponent(clientId)}`;
-    const path = start ? "v1/runs" : `${pathOf(runId ?? "")}/commands`;
     const body = start
       ? JSON.stringify({ ...command.payload, ...(runId === undefined ? {} : { run_id: runId }) })
       : text;
-    const answer = await requests.ask("POST", path + query, { body, key: id });
-    const said = answer.body;
+    const path = start ? "v1/runs" : `${pathOf(runId ?? "")}/commands`;
+    const answer = await requests.ask("POST", path + who, { body, key: id });
     if (answer.status === 202) return Number(answer.headers.get("retry-after") ?? 1);
-    const its: Receipt | undefined = said?.command_id === id ? said : undefined;
-    if (start ? typeof said?.run_id === "string" && answer.status < 300 : its?.status === "accepted") {
-      receipt(id, start ? { run_id: said.run_id, thread_id: said.thread_id, as: said.as } : said);
-      // As on a socket: who makes a run, or says what begins one, follows it from its beginning.
-      if (said.run_id !== undefined && (start || said.run_id !== runId)) {
-        streams.follow(said.run_id, { commandId: id, receipt: false });
-      }
-      return undefined;
+    const { body: said } = answer;
+    if (start ? typeof said?.run_id !== "string" || answer.status >= 300 : !accepts(answer, id)) {
+      refuse(id, refusalIn(answer, id), runId);
+      return endIfDraining(answer);
     }
-    if (!its && !answers(answer)) throw closingOf(answer);
-    const refusal = its ? { code: "invalid", text: "refused", ...its } : refusalOf(answer);
-    refuse(id, refusal, runId);
-    // Nothing else says it here, and the command waits for the next connection.
-    if (refusal.code === "draining") throw new Closing(4001, comeBack(Number(answer.headers.get("retry-after") ?? 1)));
+    receipt(id, start ? { run_id: said.run_id, thread_id: said.thread_id, as: said.as } : said);
+    // As on a socket: who makes a run, or says what begins one, follows it from its beginning.
+    if (said.run_id !== undefined && (start || said.run_id !== runId)) {
+      streams.follow(said.run_id, { commandId: id, receipt: false });
+    }
     return undefined;
+  }
+
+  const accepts = ({ body }: Answered, id: string): boolean => body?.command_id === id && body.status === "accepted";
+
+  /** Throws `Closing` for what is no answer. */
+  function refusalIn(answer: Answered, id: string): Refusal {
+    if (answer.body?.command_id === id) return { code: "invalid", text: "refused", ...answer.body };
+    if (!answers(answer)) throw closingOf(answer);
+    return refusalOf(answer);
+  }
+
+  /** Nothing else says it here, and what was asked waits for the next connection. */
+  function endIfDraining({ body, headers }: Answered): undefined {
+    if ((body?.code ?? body?.error?.code) === "draining") {
+      throw new Closing(4001, comeBack(Number(headers.get("retry-after") ?? 1)));
+    }
+  }
+
+  function attach(command: AttachCommand): void {
+    const { run_id: runId, payload } = command;
+    const tools = payload?.client_tools;
+    const attach = { commandId: idOf(command), receipt: true };
+    streams.follow(runId, attach, payload, async () => (tools?.length ? offer(runId, tools) : undefined));
+  }
+
+  /** On a socket the tools of an attach are offered with it. Or why they are not taken. */
+  async function offer(runId: string, tools: Offered): Promise<Refusal | undefined> {
+    const id = environment.newId("cmd");
+    const payload = { run_id: runId, client_tools: tools };
+    const body = JSON.stringify({ v: PROTOCOL_VERSION, type: "tools.offer", command_id: id, payload });
+    const ask = () => requests.ask("POST", `${pathOf(runId)}/commands${who}`, { body });
+    const answer = await inLane(runId, ask);
+    if (answer.status === 202 || accepts(answer, id)) return undefined;
+    const refusal = refusalIn(answer, id);
+    endIfDraining(answer);
+    // Nothing is to be run of it any more, but all to be read.
+    return refusal.code === "run_ended" ? undefined : refusal;
   }
 
   function send(text: string): void {
@@ -199,18 +232,16 @@ export const openHttp: OpenLink = (events, where) => {
     const id = idOf(command);
     switch (command.type) {
       case "run.attach":
-        return streams.follow(command.run_id, { commandId: id, receipt: true }, command.payload);
+        return attach(command);
       case "run.detach":
         streams.leave(command.run_id);
         return void attempt(() => receipt(id, { run_id: command.run_id }));
-      case "tools.offer":
-        return void attempt(() => refuse(id, NO_OFFER));
       case "auth.refresh":
         return void attempt(() => refresh(id, command.payload.token));
       case "ping":
         return void attempt(() => ping(command.payload?.t));
       default:
-        void attempt(() => inLane(command, text));
+        void attempt(() => perform(command, text));
     }
   }
 

@@ -25,7 +25,6 @@ export interface Asked {
   body?: string;
   /** The Idempotency-Key. */
   key?: string;
-  etag?: string | null | undefined;
   /** That the token is not valid is an answer, and not the end. */
   refusable?: boolean;
 }
@@ -42,12 +41,6 @@ export class Closing extends Error {
 
 /** The reason of a close that says when to come back. */
 export const comeBack = (seconds: number): string => JSON.stringify({ reconnect_in_s: seconds });
-
-/** When it was answered, in milliseconds since 1970; by this machine's clock where a page may not read the header. */
-export function serverTime(headers: Headers): number {
-  const date = Date.parse(headers.get("date") ?? "");
-  return Number.isNaN(date) ? Date.now() : date;
-}
 
 export function refusalOf({ status, body }: Answered): Refusal {
   const error = body?.error;
@@ -113,11 +106,10 @@ export function createRequests({ url, token, environment: { fetch, after } }: Wh
     read,
 
     /** Throws `Closing` when the token is not valid or no answer comes. */
-    async ask(method: string, path: string, { body, key, etag, refusable }: Asked = {}): Promise<Answered> {
+    async ask(method: string, path: string, { body, key, refusable }: Asked = {}): Promise<Answered> {
       const headers: Record<string, string> = { accept: "application/json" };
       if (body !== undefined) headers["content-type"] = "application/json";
       if (key !== undefined) headers["idempotency-key"] = key;
-      if (etag) headers["if-none-match"] = etag;
       const abort = new AbortController();
       asking.add(abort);
       try {

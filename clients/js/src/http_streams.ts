@@ -1,4 +1,4 @@
-/** The runs that an HTTP link follows: one event stream each, and the frames around its events. */
+/** The runs that an HTTP link follows: one event stream each, with the frames that a WebSocket has about a run. */
 
 import type { Environment } from "./environment.js";
 import {
@@ -10,36 +10,30 @@ import {
   refusalOf,
   type Refusal,
   type Requests,
-  serverTime,
 } from "./http_requests.js";
-import type { Frame, FrameOf, Pending, Receipt, RunAttached } from "./protocol.js";
+import type { Frame, FrameOf, Receipt } from "./protocol.js";
 import { sseReader } from "./sse.js";
 
-/** A stream that was silent for longer may be dead. By the server's defaults it shows life every 20 s. */
-export const SILENT_MS = 22_000;
 /** A browser opens six HTTP/1.1 connections to a server, for all its tabs: some must be left for commands. */
 export const MAX_STREAMS = 2;
 /** With more runs than streams, how often the quietest one that has caught up gives its stream to another. */
 export const TURN_MS = 1_000;
-/** Runs whose standing is kept, so that asking again costs nothing when nothing changed. */
-const MAX_STANDINGS = 64;
-
 /** The longest wait before a stream that broke is opened again. */
 export const AGAIN_MS = 250;
 
 const LOST = 1006;
 const TERMINAL = /^(run\.)?(completed|failed|cancelled)$/;
 
-/** What an attach says of a run, from its view. */
-interface Standing {
-  readonly etag: string | null;
-  readonly attached: Omit<RunAttached, "command_id" | "run_id">;
-}
-
 /** The attach that asked for a run. `receipt`: it has none yet; a start has its own. */
 export interface Attach {
   readonly commandId: string;
   readonly receipt: boolean;
+}
+
+export interface From {
+  readonly since_seq?: number | undefined;
+  readonly epoch?: string | undefined;
+  readonly replay?: string | undefined;
 }
 
 interface Following {
@@ -50,9 +44,10 @@ interface Following {
   seq: number;
   epoch: string | undefined;
   replay: string | undefined;
-  head: number;
   caughtUp: boolean;
-  /** The run has ended or is gone, and all of it was said. */
+  /** The run has ended. */
+  ended: boolean;
+  /** And all of it was said; or it is gone. */
   done: boolean;
   heardAt: number;
   visit: AbortController;
@@ -74,15 +69,12 @@ export interface StreamsOptions {
 
 export function createStreams({ environment, requests, pass, say, receipt, refuse, attempt }: StreamsOptions) {
   const runs = new Map<string, Following>();
-  const standings = new Map<string, Standing>();
   const waiting: (() => void)[] = [];
   let open = 0;
   let turning = false;
+  let heardAt = environment.now();
 
   const gone = (it: Following): boolean => runs.get(it.runId) !== it;
-
-  const heartbeat = (heads: Record<string, number>): void =>
-    say("heartbeat", { now: new Date().toISOString(), runs: heads });
 
   function leave(runId: string): void {
     const it = runs.get(runId);
@@ -97,10 +89,13 @@ export function createStreams({ environment, requests, pass, say, receipt, refus
 
   // -- one run
 
-  async function follow(it: Following): Promise<void> {
+  async function follow(it: Following, before: () => Promise<Refusal | undefined>): Promise<void> {
+    const refusal = await before();
+    if (gone(it)) return;
+    if (refusal) return refused(it, refusal);
     while (!gone(it) && !it.done) {
       await enter();
-      const before = it.seq;
+      const { seq } = it;
       let broken: unknown;
       try {
         if (!gone(it)) await visit(it);
@@ -112,7 +107,7 @@ export function createStreams({ environment, requests, pass, say, receipt, refus
       // It was left, or is to be opened again: not what broke.
       if (!broken || gone(it) || it.again) continue;
       // Many a proxy ends a stream after a while. One that brought something is worth another, before all is given up.
-      if (it.seq === before || (broken instanceof Closing && broken.code !== LOST)) throw broken;
+      if (it.seq === seq || (broken instanceof Closing && broken.code !== LOST)) throw broken;
       await new Promise<void>((resolve) => environment.after(environment.random() * AGAIN_MS, resolve));
     }
     if (!gone(it)) runs.delete(it.runId);
@@ -120,84 +115,47 @@ export function createStreams({ environment, requests, pass, say, receipt, refus
 
   async function visit(it: Following): Promise<void> {
     it.again = false;
+    it.heardAt = environment.now();
     it.visit = new AbortController();
-    const query = new URLSearchParams({ since_seq: String(it.seq) });
+    const query = new URLSearchParams({ frames: "1", since_seq: String(it.seq) });
     if (it.epoch !== undefined) query.set("epoch", it.epoch);
     if (it.replay !== undefined) query.set("replay", it.replay);
-    const [response, standing] = await Promise.all([
-      requests.open(`${pathOf(it.runId)}/events?${query}`, it.visit),
-      it.attach && look(it.runId),
-    ]);
+    const response = await requests.open(`${pathOf(it.runId)}/events?${query}`, it.visit);
     if (gone(it)) return;
-    const over = response.status === 204;
-    const streams = response.status === 200 && response.headers.get("content-type")?.startsWith("text/event-stream");
-    if (!streams && !over) return refused(it, await requests.read(response));
-    if (it.attach) await attached(it, it.attach, standing, over);
-    if (gone(it)) return;
-    if (over) {
-      it.done = true;
-      return moved(it, it.seq, it.epoch);
+    if (response.status === 200 && response.headers.get("content-type")?.startsWith("text/event-stream")) {
+      return stream(it, response);
     }
-    // That is asked for once: from here on it is an ordinary reader.
-    if (it.replay === "snapshot") it.replay = undefined;
-    await stream(it, response);
-  }
-
-  function refused(it: Following, answer: Answered): void {
-    const { attach } = it;
+    const answer: Answered = await requests.read(response);
     // Of a run that was followed already, an attach of the next connection is told why.
-    if (!attach?.receipt || !answers(answer))
-      throw answers(answer) ? new Closing(LOST, refusalOf(answer).text) : closingOf(answer);
-    runs.delete(it.runId);
-    it.visit.abort();
-    refuse(attach.commandId, refusalOf(answer), it.runId);
+    if (!answers(answer)) throw closingOf(answer);
+    if (!gone(it)) refused(it, refusalOf(answer));
   }
 
-  async function attached(
-    it: Following,
-    attach: Attach,
-    looked: Standing | Answered | undefined,
-    over: boolean,
-  ): Promise<void> {
-    let standing = looked;
-    // The run ended between the two answers.
-    if (over && standing && "attached" in standing && !TERMINAL.test(standing.attached.status)) {
-      standing = await look(it.runId);
-      if (gone(it)) return;
-    }
-    if (!standing) return;
-    if (!("attached" in standing)) return refused(it, standing);
-    const told = standing.attached;
-    it.attach = undefined;
-    it.head = told.head_seq;
-    it.epoch ??= told.epoch;
-    if (attach.receipt) receipt(attach.commandId, { run_id: it.runId });
-    say("run.attached", { command_id: attach.commandId, run_id: it.runId, ...told });
-    // Unless something follows: a reset, or the end.
-    const nothing = it.seq === it.head && it.epoch === told.epoch && it.replay !== "snapshot";
-    if (nothing && !TERMINAL.test(told.status)) moved(it, it.seq, it.epoch);
+  function refused(it: Following, refusal: Refusal): void {
+    if (!it.attach?.receipt) throw new Closing(LOST, refusal.text);
+    leave(it.runId);
+    refuse(it.attach.commandId, refusal, it.runId);
   }
 
   async function stream(it: Following, response: Response): Promise<void> {
-    let begun = false;
-    let backInMs: number | undefined;
+    let backInS: number | undefined;
     const feed = sseReader({
       event(type, data, id) {
         if (gone(it)) return;
-        begun = true;
-        pass(data);
-        if (type === "run.reset") return reset(it, data);
-        if (type.startsWith("run.") && TERMINAL.test(type)) it.done = true;
-        const [, epoch, seq] = /^(.+)\.(\d+)$/.exec(id) ?? [];
-        if (seq !== undefined) moved(it, Number(seq), epoch);
+        if (type === "run.attached") attached(it, (JSON.parse(data) as FrameOf<"run.attached">).payload);
+        else if (type === "run.caught_up") caughtUp(it, data);
+        else if (type === "connection.draining") {
+          backInS = (JSON.parse(data) as FrameOf<"connection.draining">).payload.reconnect_in_s;
+        } else if (type !== "heartbeat") {
+          pass(data);
+          if (type === "run.reset") return reset(it, (JSON.parse(data) as FrameOf<"run.reset">).payload);
+          const [, epoch, seq] = /^(.+)\.(\d+)$/.exec(id) ?? [];
+          if (seq === undefined) return;
+          it.seq = Number(seq);
+          it.epoch = epoch;
+          if (type.startsWith("run.") && TERMINAL.test(type)) it.done = true;
+        }
       },
-      comment() {
-        // The first one only says that the stream is there.
-        if (begun && !gone(it)) heartbeat({ [it.runId]: it.seq });
-        begun = true;
-      },
-      // The first one is for everybody; one in the middle says that the server goes down.
-      retry: (ms) => (backInMs = begun ? ms : undefined),
     });
     if (!response.body) throw new Closing(4501, "this fetch does not stream what it gets");
     const reader = response.body.getReader();
@@ -206,55 +164,44 @@ export function createStreams({ environment, requests, pass, say, receipt, refus
       for (;;) {
         const { done, value } = await reader.read();
         if (done || gone(it)) break;
-        it.heardAt = environment.now();
+        heardAt = it.heardAt = environment.now();
         feed(decoder.decode(value, { stream: true }));
       }
     } finally {
       reader.cancel().catch(() => undefined);
     }
     if (it.done || gone(it)) return;
-    if (backInMs === undefined) throw new Closing(LOST, "the event stream ended");
-    throw new Closing(4001, comeBack(backInMs / 1000));
+    if (backInS === undefined) throw new Closing(LOST, "the event stream ended");
+    throw new Closing(4001, comeBack(backInS));
   }
 
-  function reset(it: Following, data: string): void {
-    if (gone(it)) return;
-    const { payload } = JSON.parse(data) as FrameOf<"run.reset">;
-    const { snapshot, snapshot_seq, epoch } = payload;
-    // Of a run that is gone nothing follows, nor of one that has ended.
-    it.done =
-      snapshot_seq === undefined || TERMINAL.test(String((snapshot as { status?: unknown } | undefined)?.status));
-    if (snapshot_seq !== undefined) moved(it, snapshot_seq, epoch);
+  /** Said once for an attach; a stream that is opened again says it too. */
+  function attached(it: Following, told: FrameOf<"run.attached">["payload"]): void {
+    it.ended = TERMINAL.test(told.status);
+    it.epoch ??= told.epoch;
+    const { attach } = it;
+    if (!attach) return;
+    it.attach = undefined;
+    if (attach.receipt) receipt(attach.commandId, { run_id: it.runId });
+    say("run.attached", { ...told, command_id: attach.commandId });
   }
 
-  function moved(it: Following, seq: number, epoch: string | undefined): void {
-    it.seq = seq;
+  function reset(it: Following, { snapshot, snapshot_seq: seq, epoch }: FrameOf<"run.reset">["payload"]): void {
+    // Of a run that is gone nothing follows.
+    it.done = seq === undefined;
+    it.seq = seq ?? it.seq;
     it.epoch = epoch;
-    if (it.caughtUp || gone(it) || (seq < it.head && !it.done)) return;
-    it.caughtUp = true;
-    say("run.caught_up", { run_id: it.runId, seq });
+    it.caughtUp = false;
+    it.ended ||= TERMINAL.test(String((snapshot as { status?: unknown } | undefined)?.status));
+    // That is asked for once: from here on it is an ordinary reader.
+    if (it.replay === "snapshot") it.replay = undefined;
   }
 
-  /** Where the run stands. Or the refusal. */
-  async function look(runId: string): Promise<Standing | Answered> {
-    const known = standings.get(runId);
-    const answer = await requests.ask("GET", pathOf(runId), { etag: known?.etag });
-    const { status, headers, body } = answer;
-    if (status !== 200 && !(status === 304 && known)) return answer;
-    const now = serverTime(headers);
-    const told = status === 304 && known ? known.attached : standingOf(body);
-    const pending = (told.pending as unknown as Pending[]).map((item) => ({
-      ...item,
-      expires_in_s: Math.max(0, (Date.parse(item.expires_at) - now) / 1000),
-    }));
-    const standing = { etag: headers.get("etag"), attached: { ...told, pending } };
-    standings.delete(runId);
-    standings.set(runId, standing);
-    for (const oldest of standings.keys()) {
-      if (standings.size <= MAX_STANDINGS) break;
-      standings.delete(oldest);
-    }
-    return standing;
+  function caughtUp(it: Following, data: string): void {
+    it.done = it.ended;
+    if (it.caughtUp) return;
+    it.caughtUp = true;
+    pass(data);
   }
 
   // -- turns
@@ -288,38 +235,44 @@ export function createStreams({ environment, requests, pass, say, receipt, refus
   }
 
   return {
-    get count() {
-      return runs.size;
+    /** When a stream last said anything. */
+    get heardAt() {
+      return heardAt;
     },
-    heartbeat,
+
     leave,
 
-    /** From `seq` on. What was followed of this run before is over. */
-    follow(runId: string, attach: Attach, from: { since_seq?: number; epoch?: string; replay?: string } = {}): void {
+    /** From there on, once `before` is done. What was followed of this run before is over. */
+    follow(
+      runId: string,
+      attach: Attach,
+      from: From = {},
+      before: () => Promise<Refusal | undefined> = async () => undefined,
+    ): void {
       leave(runId);
       const { since_seq: seq = 0, epoch, replay } = from;
       const it: Following = {
-        ...{ runId, attach, seq, epoch, replay, head: 0, caughtUp: false, done: false, again: false },
+        ...{ runId, attach, seq, epoch, replay, caughtUp: false, ended: false, done: false, again: false },
         ...{ heardAt: environment.now(), visit: new AbortController() },
       };
       runs.set(runId, it);
-      attempt(() => follow(it));
+      attempt(() => follow(it, before));
     },
 
-    /** Opens all streams again from where they are. */
-    reopenAll(): void {
-      for (const it of runs.values()) if (!it.attach) reopen(it);
+    /** Opens streams again that have said nothing for so long, from where they are. */
+    reopen(silentMs: number): void {
+      const before = environment.now() - silentMs;
+      for (const it of runs.values()) if (!it.attach && !it.again && it.heardAt <= before) reopen(it);
     },
 
-    /** Asks how far the runs are whose streams say nothing: heads beyond what was said make a reader attach again. */
-    async lookAtSilent(): Promise<void> {
-      const before = environment.now() - SILENT_MS;
-      const heads: Record<string, number> = {};
-      for (const it of [...runs.values()].filter((each) => !each.attach && each.heardAt < before)) {
-        const standing = await look(it.runId);
-        if ("attached" in standing) heads[it.runId] = standing.attached.head_seq;
-      }
-      if (Object.keys(heads).length > 0) heartbeat(heads);
+    /** How far each run is, as one heartbeat; a mere sign of life while an attach waits for its turn. */
+    beat(): void {
+      const all = [...runs.values()];
+      if (waiting.length > 0 && all.some((it) => it.attach)) return say("pong", { t: null });
+      say("heartbeat", {
+        now: new Date().toISOString(),
+        runs: Object.fromEntries(all.map((it) => [it.runId, it.seq])),
+      });
     },
 
     close(): void {
@@ -330,15 +283,3 @@ export function createStreams({ environment, requests, pass, say, receipt, refus
 }
 
 export const pathOf = (runId: string): string => `v1/runs/${encodeURIComponent(runId)}`;
-
-function standingOf(view: any): Standing["attached"] {
-  return {
-    thread_id: view.thread_id,
-    epoch: view.cursor.epoch ?? "",
-    head_seq: view.cursor.seq,
-    first_seq: 1,
-    status: view.status,
-    can: TERMINAL.test(view.status) ? [] : ["correct", "cancel", "approve", "input"],
-    pending: view.pending,
-  };
-}

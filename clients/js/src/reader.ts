@@ -36,6 +36,7 @@ export function createReader(options: ReaderOptions) {
   let fed = false;
   let queue: RunEvent[] = [];
   let claimed = false;
+  let isLost = false;
   let end: { readonly error?: Error } | undefined;
   let wake = () => {};
 
@@ -55,6 +56,7 @@ export function createReader(options: ReaderOptions) {
   }
 
   function lost(why: string): void {
+    isLost = true;
     const text = `the events after ${at} cannot be had (${why}): the view has what they add up to`;
     stop(new MidstreamError("reset", text));
   }
@@ -89,6 +91,10 @@ export function createReader(options: ReaderOptions) {
     },
     get done() {
       return done;
+    },
+    /** Its place is none any more: what follows it cannot be had. */
+    get isLost() {
+      return isLost;
     },
 
     offer(event: RunEvent): void {

@@ -119,6 +119,22 @@ describe("a start", () => {
     await expect(client.start({ input: "x", signal: late.signal })).rejects.toThrow("gone");
   });
 
+  it("that is aborted while it waits for the next connection is never made", async () => {
+    const { client, server, clock } = world();
+    await client.ready;
+    server.refusals.set("run.start", { code: "draining", retryable: true });
+    const abort = new AbortController();
+    const start = client.start({ input: "x", signal: abort.signal });
+    await settle();
+    abort.abort();
+    await expect(start).rejects.toMatchObject({ name: "AbortError" });
+    server.refusals.clear();
+    server.socket.cut(4001);
+    await clock.advance(250);
+    expect(client.connection.status).toBe("ready");
+    expect(server.performed).toEqual([]);
+  });
+
   it("whose receipt is overtaken by what follows it is followed all the same", async () => {
     const { client, server } = world();
     await client.ready;
@@ -255,6 +271,24 @@ describe("a reloaded page", () => {
     const run = await again().attach("run_1");
     server.end();
     expect((await collect(run)).map(({ seq }) => seq)).toEqual([6]);
+  });
+
+  it("goes on after the view when its place was in another history", async () => {
+    const storage = new Shelf();
+    const { client, server, clock, run, again } = await following({ storage });
+    server.append(8);
+    const iterator = run[Symbol.asyncIterator]();
+    for (let each = 0; each < 8; each += 1) await iterator.next();
+    server.epoch = "e_2";
+    server.logs.set("run_1", server.log().slice(0, 4));
+    server.socket.cut();
+    await clock.advance(250);
+    await iterator.next().catch(() => {});
+    client.close();
+    const reloaded = await again().attach("run_1");
+    server.append();
+    server.end();
+    expect((await collect(reloaded)).map(({ seq }) => seq)).toEqual([5, 6]);
   });
 
   it("begins anew when the storage is full, forbidden or full of nonsense", async () => {

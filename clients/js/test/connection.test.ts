@@ -254,6 +254,11 @@ describe("commands", () => {
     expect(server.performed.map(({ payload }) => payload.text)).toEqual(["1", "2", "3", "4"]);
   });
 
+  it.each([0, -1, "many"])("are sent though a server says that it takes %j", async (commandsInFlight) => {
+    const { run } = await following({ server: { commandsInFlight: commandsInFlight as number } });
+    await expect(run.cancel()).resolves.toMatchObject({ status: "accepted" });
+  });
+
   it("wait for the next connection when the server drains", async () => {
     const { client, server, clock } = await following();
     server.refusals.set("run.start", { code: "draining", retryable: true });
@@ -326,6 +331,21 @@ describe("tokens", () => {
     await clock.advance(1);
     await ready;
     expect(getToken).toHaveBeenCalledTimes(2);
+  });
+
+  it("that are not accepted by a connection that was ready are no reason for a loop", async () => {
+    const getToken = vi.fn(() => "t");
+    const { client, server, clock } = await following({ getToken });
+    server.socket.cut(4500);
+    await clock.advance(0);
+    expect(client.connection.status).toBe("ready");
+    await clock.advance(10_000);
+    server.socket.cut(4500);
+    await clock.advance(0);
+    expect(client.connection.status).toBe("ready");
+    server.socket.cut(4500);
+    expect(client.connection).toMatchObject({ status: "closed", error: { code: "unauthorized" } });
+    expect(getToken).toHaveBeenCalledTimes(3);
   });
 
   it("that do not change are not asked for again", async () => {

@@ -126,6 +126,15 @@ describe("a snapshot", () => {
   });
 });
 
+it("a reset without a snapshot is no frame: the connection is left, and the cursor stays", () => {
+  const { get } = playbook();
+  get(text(1), text(2));
+  const actions = get(frame("run.reset", { run_id: "run_1" }));
+  expect(kinds(actions)).toEqual(["drop", "connect"]);
+  const [again] = sent(get(new FakeServer().ready("client_1")));
+  expect(again.payload).toEqual({ since_seq: 2, epoch: "e_1" });
+});
+
 it("a detach while the attach is unanswered leaves nothing behind", () => {
   const { core, taken, get, attached } = playbook();
   core.detach("run_1");

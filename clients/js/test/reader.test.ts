@@ -219,5 +219,23 @@ describe("since a place", () => {
     const run = await client.attach("run_1", options);
     expect(run.view.cursor.seq).toBe(2);
     await expect(collect(run)).rejects.toMatchObject({ code: "reset" });
+    server.append(2);
+    server.end();
+    expect(seqs(await collect(run)), "what follows the snapshot").toEqual([3, 4, 5]);
+  });
+
+  it("means nothing in another history", async () => {
+    const { client, server, clock } = world();
+    server.log();
+    server.append(8);
+    const run = await client.attach("run_1", { sinceSeq: 8 });
+    server.epoch = "e_2";
+    server.logs.set("run_1", server.log().slice(0, 4));
+    server.socket.cut();
+    await clock.advance(250);
+    await expect(collect(run)).rejects.toMatchObject({ code: "reset" });
+    server.append(2);
+    server.end();
+    expect(seqs(await collect(run))).toEqual([5, 6, 7]);
   });
 });

@@ -1,8 +1,6 @@
 import { connect } from "@midstream/client";
 
-// The agents' server is another one than the page's: it has to allow this page (see README.md).
-const server = document.querySelector('meta[name="midstream"]')?.content ?? "http://127.0.0.1:8484";
-const client = connect({ url: server });
+const client = connect({ url: document.querySelector('meta[name="midstream"]').content });
 const $ = (id) => document.getElementById(id);
 
 /** The run that is shown. Its id is in the address, so a reloaded page goes on with it. */
@@ -11,6 +9,7 @@ let run;
 function show(shown) {
   run = shown;
   location.hash = run.id;
+  drawn.clear();
   $("messages").replaceChildren();
   run.subscribe(draw);
   draw();
@@ -30,7 +29,7 @@ function draw() {
     element.className = message.role;
     // Text, never markup: a model wrote it.
     element.textContent = message.text;
-    if (!known?.element.isConnected) $("messages").append(element);
+    if (!known) $("messages").append(element);
     drawn.set(message.message_id, { message, element });
   }
   $("status").textContent = error?.message ?? view.failure?.text ?? view.status_text ?? view.status;
@@ -95,7 +94,7 @@ $("approval").addEventListener("submit", async (event) => {
   }
 });
 // Escape does not answer, so the question stays.
-$("approval").addEventListener("cancel", (event) => event.preventDefault());
+$("approval").addEventListener("close", () => asked && $("approval").showModal());
 
 // -- steering
 
@@ -103,7 +102,7 @@ $("approval").addEventListener("cancel", (event) => event.preventDefault());
 async function attempt(doing) {
   $("problem").textContent = "";
   try {
-    return await doing();
+    await doing();
   } catch (error) {
     $("problem").textContent = error.message;
   }
@@ -112,16 +111,20 @@ async function attempt(doing) {
 $("say").addEventListener("submit", async (event) => {
   event.preventDefault();
   const { text } = event.target.elements;
-  const said = text.value;
-  const steered = run && !run.ended && !run.error;
-  if (await attempt(async () => (steered ? run.correct(said) : show(await client.start({ input: said })) ?? true))) text.value = "";
+  await attempt(async () => {
+    if (run && !run.ended && !run.error) await run.correct(text.value);
+    else show(await client.start({ input: text.value }));
+    text.value = "";
+  });
 });
 $("stop").addEventListener("click", () => attempt(() => run.cancel()));
 
-client.subscribe(() => {
+function drawClient() {
   const { status, error } = client.connection;
   $("connection").textContent = error ? `closed: ${error.message}` : status;
   ask();
-});
+}
 
+client.subscribe(drawClient);
+drawClient();
 if (location.hash) attempt(async () => show(await client.attach(location.hash.slice(1))));

@@ -14,8 +14,7 @@ export function RunPage({ runId }: { runId: string }) {
       <ol className="plan" aria-label="Plan">
         {view.plan.map((todo) => <PlanLine key={todo.id} todo={todo} />)}
       </ol>
-      {view.messages.map((message) => <Message key={message.message_id} message={message} />)}
-      <Objects runId={runId} />
+      {view.messages.map((message) => <Message key={message.message_id} runId={runId} message={message} />)}
       <ColorForm runId={runId} />
       <p role="status">{view.failure?.text ?? error?.message ?? view.status_text ?? view.status}</p>
       {run && !state.ended && <Steering run={run} state={state} />}
@@ -24,11 +23,28 @@ export function RunPage({ runId }: { runId: string }) {
 }
 
 // What did not change keeps its identity in the view, so `memo` draws only the message that grows.
-const Message = memo(({ message }: { message: MessageView }) => <p className={message.role}>{message.text}</p>);
+const Message = memo(({ runId, message }: { runId: string; message: MessageView }) => (
+  <>
+    {message.text && <p className={message.role}>{message.text}</p>}
+    <Calls runId={runId} messageId={message.message_id} />
+  </>
+));
 const PlanLine = memo(({ todo }: { todo: Todo }) => <li className={todo.status}>{todo.title}</li>);
 
-/** A component of its own: it is drawn again when there is another object, not for each word. */
-const Objects = memo(({ runId }: { runId: string }) => useObjects(runId, RENDERERS, { fallback: Unknown }));
+/** The calls that a message made. It selects, so it is drawn again when one of these changes, not for each word. */
+const Calls = memo(({ runId, messageId }: { runId: string; messageId: string }) => {
+  const calls = useRun(runId, ({ view }) => view?.calls.filter((call) => call.message_id === messageId) ?? []);
+  return calls.map(({ tool_call_id, label, state }) => (
+    <div key={tool_call_id}>
+      <p className="call">{`${label}: ${state.replace("_", " ")}`}</p>
+      <Objects runId={runId} toolCallId={tool_call_id} />
+    </div>
+  ));
+});
+
+function Objects({ runId, toolCallId }: { runId: string; toolCallId: string }) {
+  return useObjects(runId, RENDERERS, { toolCallId, fallback: Unknown });
+}
 
 function Steering({ run, state: { view, can } }: { run: Run; state: RunState }) {
   const [problem, setProblem] = useState<string>();

@@ -5,10 +5,13 @@ Rules a reviewer can reject on:
 1. Nothing is sent before `connection.ready`, and never more unanswered commands than the server allows.
 2. An event is delivered once, in order: the one after the cursor. Older ones are dropped; a hole means attach again.
 3. Between an attach and its `run.attached` nothing of that run counts: it belongs to the attachment before.
-4. A remembered command is sent on every connection until its receipt has come, always under the same id.
+4. A remembered command is sent on every connection, and again on this one, until its receipt has come, always under
+   the same id.
 5. A connection's own commands (attach, detach, offer) are made anew for the next connection, never sent again.
 6. Silence for 2.5 heartbeats is a dead connection.
-7. A run may be read again from before: that is an attach like any other, and replaces the one before it.
+7. A heartbeat tells what was lost on a living one: what it counts beyond the cursor, a run that it leaves out, and any
+   answer that has not come from one beat to the next.
+8. A run may be read again from before: that is an attach like any other, and replaces the one before it.
 """
 
 from collections import deque
@@ -83,9 +86,13 @@ _RETRY_STATUS: Final = frozenset({408, 425, 429})
 _SERVER_FAULT: Final = 500
 
 
-class _Outgoing(Struct, frozen=True):
+class _Outgoing(Struct, eq=False):
     command: Command
     data: bytes
+    beats: int = 0
+    """Heartbeats since it was sent."""
+    before: list[ClientTool] | None = None
+    """What was offered before it, if it is an offer."""
 
     @property
     def remembered(self) -> bool:
@@ -137,12 +144,15 @@ class ClientCore:
 
     def command(self, command: Command) -> list[Action]:
         """Send it now or as soon as possible; its receipt comes as `Answer`. Raises `Malformed`, `TooLarge`."""
+        return self._queue(command)
+
+    def _queue(self, command: Command, *, before: list[ClientTool] | None = None) -> list[Action]:
         data = encode_command(command)
         most = self.server.limits.max_frame_bytes if self.server is not None else MAX_FRAME_BYTES
         if len(data) > most:
             # A server closes the connection for one that is much too large, and that close is final.
             raise TooLarge(f"this {command.type} has {len(data)} bytes; the server takes {most}")
-        self._waiting.append(_Outgoing(command, data))
+        self._waiting.append(_Outgoing(command, data, before=before))
         return self._flush()
 
     def attach(
@@ -178,10 +188,11 @@ class ClientCore:
         cursor = self.runs.get(run_id)
         if cursor is None:
             return []
-        cursor.client_tools = client_tools
+        before, cursor.client_tools = cursor.client_tools, client_tools
         if self.state != "ready" or not client_tools:
             return []
-        return self.command(self._own(ToolsOffer(run_id=run_id, client_tools=client_tools), run_id=run_id))
+        command = self._own(ToolsOffer(run_id=run_id, client_tools=client_tools), run_id=run_id)
+        return self._queue(command, before=before)
 
     def refresh(self, token: str) -> list[Action]:
         """A new token for this connection (see `Renew`); the next one brings its own."""
@@ -342,7 +353,7 @@ class ClientCore:
         if sent is None:
             return []
         if not sent.remembered:
-            return self._on_own_receipt(sent.command, receipt) + self._flush()
+            return self._on_own_receipt(sent, receipt) + self._flush()
         if receipt.code == Draining.code:
             # Not remembered by the server, and true only for this connection: the next one takes it.
             self._next_connection.append(sent)
@@ -350,7 +361,8 @@ class ClientCore:
         adopted = list(self._adopted(sent.command, receipt))
         return [*adopted, Answer(receipt.command_id, receipt), *self._flush()]
 
-    def _on_own_receipt(self, command: Command, receipt: Receipt) -> list[Action]:
+    def _on_own_receipt(self, sent: _Outgoing, receipt: Receipt) -> list[Action]:
+        command = sent.command
         if receipt.status == "accepted":
             return []
         if command.type == AuthRefresh.TYPE:
@@ -358,7 +370,12 @@ class ClientCore:
         cursor = self.runs.get(command.run_id or "")
         if cursor is None:
             return []
-        if command.type == ToolsOffer.TYPE:
+        if isinstance(command.payload, ToolsOffer):
+            if receipt.code == Draining.code:
+                return []
+            if cursor.client_tools is command.payload.client_tools:
+                # It must not come again with the next attach, which would be refused for it.
+                cursor.client_tools = sent.before
             return [Warned(f"the tools were not taken: {receipt.text or receipt.code}")]
         if command.command_id != cursor.attach_id or receipt.code == Draining.code:
             # A draining server closes this connection; the next one is asked anew.
@@ -404,8 +421,11 @@ class ClientCore:
         cursor = self.runs.get(frame.run_id)
         if cursor is None or not cursor.attached:
             return []
-        if frame.seq > cursor.seq:
+        if cursor.foreign or frame.seq > cursor.seq:
             return self._on_gap(cursor)
+        return self._caught_up(cursor, frame)
+
+    def _caught_up(self, cursor: Cursor, frame: RunCaughtUp) -> list[Action]:
         cursor.on_caught_up()
         return [Deliver(frame.run_id, frame), *self._ended(cursor)]
 
@@ -424,12 +444,37 @@ class ClientCore:
                 return [Deliver(event.run_id, Received(event=event, text=text)), *self._ended(cursor)]
 
     def _on_heartbeat(self, heartbeat: Heartbeat) -> list[Action]:
-        """It is ordered with the events: what it counts beyond the cursor was lost, and so was a run it leaves out,
-        or an attach without a `run.attached` for longer than from one beat to the next.
+        """It is ordered with the frames of the runs: what it counts beyond the cursor was lost, and so was a run it
+        leaves out, and any answer that has not come from one beat to the next.
         """
-        runs = heartbeat.runs
-        lost = [cursor for cursor in self.runs.values() if cursor.beat(runs.get(cursor.run_id))]
-        return [action for cursor in lost for action in self._on_gap(cursor)]
+        actions: list[Action] = []
+        for cursor in list(self.runs.values()):
+            if cursor.beat(heartbeat.runs.get(cursor.run_id)):
+                actions += self._on_gap(cursor)
+            elif cursor.has_all and not cursor.caught_up:
+                actions += self._caught_up(cursor, RunCaughtUp(run_id=cursor.run_id, seq=cursor.seq))
+            if self._dropped:
+                return actions
+        for sent in list(self._unanswered.values()):
+            sent.beats += 1
+            if sent.beats <= 1:
+                continue
+            sent.beats = 0
+            if self._asks_again(sent.command):
+                actions.append(Send(sent.data))
+            else:
+                del self._unanswered[sent.command.command_id]
+        return actions + self._flush()
+
+    def _asks_again(self, command: Command) -> bool:
+        """Of an attach or a detach what follows, or does not, has told; of an offer only the newest counts."""
+        match command.payload:
+            case RunAttach() | RunDetach():
+                return False
+            case ToolsOffer(run_id=run_id, client_tools=tools):
+                cursor = self.runs.get(run_id)
+                return cursor is not None and cursor.client_tools is tools
+        return True
 
     def _on_gap(self, cursor: Cursor) -> list[Action]:
         cursor.gaps += 1
@@ -475,6 +520,7 @@ class ClientCore:
         actions: list[Action] = []
         while self._waiting and len(self._unanswered) < room:
             outgoing = self._waiting.popleft()
+            outgoing.beats = 0
             self._unanswered[outgoing.command.command_id] = outgoing
             actions.append(Send(outgoing.data))
         return actions

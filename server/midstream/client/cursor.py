@@ -36,12 +36,16 @@ class Cursor:
     was_attached: bool = False
     ended: bool = False
     gaps: int = 0
+    caught_up: bool = False
+    foreign: bool = False
+    """The run has another history than the cursor is of: a reset comes before anything else."""
+    _head: int = 0
     _status: str = ""
     _beats: int = 0
     _last_reset: RunReset | None = None
 
     def place(self, event: Event) -> Place:
-        return place(event, self.seq)
+        return "gap" if self.foreign else place(event, self.seq)
 
     def advance(self, event: Event) -> None:
         self.seq = event.seq
@@ -56,6 +60,9 @@ class Cursor:
     def on_attached(self, frame: RunAttached) -> None:
         if not self.attached:
             self._last_reset = None
+            self.foreign = self.epoch not in (None, frame.epoch) or self.seq > frame.head_seq
+            self.caught_up = False
+        self._head = frame.head_seq
         self.attached = self.was_attached = True
         self._status = frame.status
         if self.epoch is None:
@@ -66,6 +73,8 @@ class Cursor:
         if frame == self._last_reset:
             return False
         self._last_reset = frame
+        self.foreign = self.caught_up = False
+        self._head = frame.snapshot_seq or 0
         self.epoch = frame.epoch
         self.seq = frame.snapshot_seq or 0
         self.gaps = 0
@@ -79,12 +88,19 @@ class Cursor:
     def beat(self, seq: int | None) -> bool:
         """A heartbeat says that `seq` of this run was sent (None: it says nothing of it). Whether something is lost."""
         if self.attached:
-            return seq is None or seq > self.seq
+            return seq is None or seq > self.seq or self.foreign
         self._beats += self.attach_id is not None
         return self._beats > 1
 
+    @property
+    def has_all(self) -> bool:
+        """It has caught up, whether or not anybody said so."""
+        return self.attached and self.seq >= self._head
+
     def on_caught_up(self) -> None:
         """A run that was over when the attach came, and of which nothing is left to send, is over for us too."""
+        self.caught_up = True
+        self.gaps = 0
         self.ended = self.ended or self._status in TERMINAL_STATUSES
 
     def disconnected(self) -> None:

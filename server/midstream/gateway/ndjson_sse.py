@@ -1,7 +1,8 @@
 """`GET /v1/runs/{id}/events`: a run's log over plain HTTP, as server-sent events or as one JSON text a line.
 
-The same bytes as on a WebSocket, the same cursor, the same resets. It ends after the terminal event, and a request
-that has that event already is answered 204: an EventSource would otherwise reconnect for ever.
+The same bytes as on a WebSocket, the same cursor, the same resets; with `frames=1` also the other frames that a
+WebSocket has about a run. It ends after the terminal event, and a request that has that event already is answered 204:
+an EventSource would otherwise reconnect for ever.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from midstream.telemetry import count_abandoned, count_attach, observe_delivery
 from midstream_protocol.codec import iso_ms
 from midstream_protocol.errors import Malformed, QuotaExceeded
 from midstream_protocol.events import TERMINAL_STATUSES
-from midstream_protocol.frames import Heartbeat, RunReset
+from midstream_protocol.frames import Heartbeat, RunAttached, RunCaughtUp, RunReset
 from midstream_protocol.ids import is_id
 from midstream_protocol.limits import MAX_INTEGER
 
@@ -49,8 +50,10 @@ async def events(gateway: "Gateway", request: Request, principal: Principal) -> 
     since_seq = query_int(request, "since_seq", default=0, low=0)
     epoch = query_id(request, "epoch")
     replay = query_choice(request, "replay", ("full", "merged", "snapshot")) or "full"
+    frames = query_choice(request, "frames", ("0", "1")) == "1"
     # An empty one is that of a client that has seen none.
-    if last := request.headers.get("last-event-id"):
+    last = request.headers.get("last-event-id")
+    if last:
         epoch, since_seq = last_event_id(last, epoch)
         replay = "full" if replay == "snapshot" else replay
     bell = _Bell()
@@ -58,14 +61,23 @@ async def events(gateway: "Gateway", request: Request, principal: Principal) -> 
         principal, run_id, since_seq=since_seq, epoch=epoch, replay=replay, wake=bell.ring
     )
     frame, subscription = attachment.frame("http"), attachment.subscription
-    if attachment.reset is None and frame.status in TERMINAL_STATUSES and since_seq >= frame.head_seq:
+    nothing = attachment.reset is None and frame.status in TERMINAL_STATUSES and since_seq >= frame.head_seq
+    # Who asks for frames is told the end by them; an EventSource that comes back must not come back again.
+    if nothing and (last or not frames):
         subscription.close()
         return Response(status_code=204)
-    form: Form = Lines() if lines else ServerSentEvents(frame.epoch)
+    form: Form = Lines(frames=frames) if lines else ServerSentEvents(frame.epoch, frames=frames)
     if request.method == "HEAD":
         subscription.close()
         return head_of_stream(form)
-    stream = EventStream(gateway, form=form, subscription=subscription, reset=attachment.reset, bell=bell)
+    stream = EventStream(
+        gateway,
+        form=form,
+        subscription=subscription,
+        attached=frame if frames else None,
+        reset=attachment.reset,
+        bell=bell,
+    )
     try:
         gateway.enter(stream, principal=principal, address=address_of(request.scope))
     except QuotaExceeded:
@@ -125,8 +137,16 @@ class EventStream(Response):
     """One stream under way. It holds its subscription until it ends, whichever side ends it."""
 
     def __init__(
-        self, gateway: "Gateway", *, form: Form, subscription: Subscription, reset: RunReset | None, bell: _Bell
+        self,
+        gateway: "Gateway",
+        *,
+        form: Form,
+        subscription: Subscription,
+        attached: RunAttached | None,
+        reset: RunReset | None,
+        bell: _Bell,
     ) -> None:
+        """`attached`: said first, and then also when it has caught up."""
         super().__init__(status_code=200, headers=STREAM_HEADERS, media_type=form.media_type)
         # The body's length is not known.
         del self.headers["content-length"]
@@ -134,7 +154,10 @@ class EventStream(Response):
         self._gateway = gateway
         self._form = form
         self._subscription = subscription
+        self._attached = attached
         self._reset = reset
+        self._target = attached.head_seq if attached is not None else None
+        """The seq with which it has caught up; None: it has, or nobody wants to know."""
         self._bell = bell
         self._closing = False
         self._gone = False
@@ -206,12 +229,17 @@ class EventStream(Response):
     async def _follow(self, out: "Out") -> None:
         subscription, form, bell = self._subscription, self._form, self._bell
         await out.begin(self.raw_headers)
-        await out.put(form.opening + (form.reset(self._reset) if self._reset is not None else b""))
+        opening = form.opening
+        if self._attached is not None:
+            opening += form.frame(self._attached)
+        if self._reset is not None:
+            opening += form.reset(self._reset)
+        await out.put(opening)
         self._reset = None
         while not (self._closing or self._gone):
             # Before the pull: what arrives while it reads the log must be seen.
             since = bell.silence()
-            body = await self._pull()
+            body = await self._pull() + self._caught_up()
             last = self._over or subscription.ended
             if body or last:
                 self._silent = False
@@ -240,12 +268,21 @@ class EventStream(Response):
             return self._form.events(pulled if pulled is not None else await subscription.pull())
         except SubscriptionLost as lost:
             self._over = lost.reset.snapshot_seq is None
+            if self._attached is not None:
+                self._target = lost.reset.snapshot_seq
             return self._form.reset(lost.reset)
         except LogError as error:
             # The log has the events; the client comes back for them with its cursor.
             self._over = True
             _log.warning("an event stream's log cannot be read", error=str(error))
             return b""
+
+    def _caught_up(self) -> bytes:
+        subscription = self._subscription
+        if self._target is None or self._over or not (subscription.cursor >= self._target or subscription.at_head):
+            return b""
+        self._target = None
+        return self._form.frame(RunCaughtUp(run_id=subscription.run_id, seq=subscription.cursor))
 
     def _schedule_beat(self) -> None:
         self._cancel_beat = self._gateway.clock.call_later(self._gateway.options.heartbeat_s, self._beat)

@@ -36,7 +36,7 @@ from midstream.tasks import spawn
 from midstream.telemetry import METRICS_TYPE, exposed
 from midstream_protocol.asyncapi import text as asyncapi_text
 from midstream_protocol.codec import decode_command
-from midstream_protocol.commands import CONNECTION_COMMANDS, Command, RunCancel, RunStart
+from midstream_protocol.commands import CONNECTION_COMMANDS, Command, RunCancel, RunStart, ToolsOffer
 from midstream_protocol.errors import (
     ERRORS,
     Malformed,
@@ -47,7 +47,7 @@ from midstream_protocol.errors import (
     http_status,
 )
 from midstream_protocol.events import TERMINAL_STATUSES, RunStatus
-from midstream_protocol.frames import Receipt
+from midstream_protocol.frames import ConnectionReady, PrincipalInfo, Receipt
 from midstream_protocol.ids import is_id, new_id
 from midstream_protocol.schema import text as schema_text
 from midstream_protocol.times import iso_ms
@@ -86,6 +86,7 @@ class Rest:
                 Route(f"{run}/cancel", self._known(self._cancel), methods=["POST"]),
                 Route("/v1/threads/{thread_id}", self._known(self._thread), methods=["GET"]),
                 Route("/v1/agents", self._known(self._agents), methods=["GET"]),
+                Route("/v1/connection", self._known(self._connection), methods=["GET"]),
                 Route("/v1/grants", self._known(kept.grants), methods=["GET"]),
                 Route("/v1/grants/{grant_id}", self._known(kept.revoke), methods=["DELETE"]),
                 Route("/v1/dead-letters", self._known(kept.dead_letters), methods=["GET", "DELETE"]),
@@ -187,7 +188,11 @@ class Rest:
     ) -> Response:
         try:
             command = self._decode(fields)
-            if command.type in CONNECTION_COMMANDS:
+            if command.type == ToolsOffer.TYPE:
+                send = self._offer
+                if query_id(request, "client_id") is None:
+                    raise Malformed("client_id: say who runs these tools, as in ?client_id=editor_1")
+            elif command.type in CONNECTION_COMMANDS:
                 raise UnknownCommand(f"{command.type} belongs to a connection: send it over /v1/ws")
         except ProtocolError as error:
             if error.command_id is None and not is_id(fields.get("command_id")):
@@ -200,6 +205,17 @@ class Rest:
         status = 200 if receipt.status == "accepted" else http_status(receipt.code or "")
         headers = {"retry-after": RETRY_AFTER_S} if status in (429, 503) else None
         return Json(receipt, status_code=status, headers=headers)
+
+    async def _offer(self, principal: Principal, command: Command, *, client_id: str) -> Receipt:
+        """A `tools.offer`, executed each time. A receipt, whatever comes of it."""
+        payload = command.payload
+        assert isinstance(payload, ToolsOffer)
+        command_id, run_id = command.command_id, payload.run_id
+        try:
+            await self._gateway.registry.offer(principal, run_id, client_id=client_id, tools=payload.client_tools)
+        except ProtocolError as refusal:
+            return refusal_receipt(refusal, command_id=command_id, run_id=run_id)
+        return Receipt(command_id=command_id, run_id=run_id, status="accepted")
 
     def _decode(self, fields: dict[str, Any]) -> Command:
         options = self._gateway.options
@@ -280,6 +296,20 @@ class Rest:
 
     async def _agents(self, _request: Request, _principal: Principal) -> Response:
         return Json({"items": self._gateway.agents()})
+
+    async def _connection(self, request: Request, principal: Principal) -> Response:
+        """What a WebSocket says first."""
+        options = self._gateway.options
+        ready = ConnectionReady(
+            connection_id=new_id("http"),
+            client_id=query_id(request, "client_id") or new_id("client"),
+            server=options.server,
+            now=iso_ms(self._gateway.clock.now_ms()),
+            heartbeat_s=options.heartbeat_s,
+            principal=PrincipalInfo(id=principal.id, name=principal.name),
+            limits=options.connection_limits,
+        )
+        return Json(ready)
 
     async def _ready(self, _request: Request) -> Response:
         ready = await self._gateway.readiness()

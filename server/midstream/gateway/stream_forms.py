@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from midstream_protocol.codec import frame_bytes
-from midstream_protocol.frames import FramePayload, RunReset
+from midstream_protocol.frames import ConnectionDraining, FramePayload, RunReset
 
 RECONNECT_MS: Final = 1000
 """What an EventSource is told to wait before it comes back."""
@@ -35,8 +35,10 @@ class ServerSentEvents:
     # Something at once: proxies and clients learn that the stream is there before its first event.
     opening: Final = b"retry: %d\n: connected\n\n" % RECONNECT_MS
 
-    def __init__(self, epoch: str) -> None:
+    def __init__(self, epoch: str, *, frames: bool = False) -> None:
+        """`frames`: its reader wants to be told by frames what comments and the end of the stream tell others."""
         self._epoch = epoch.encode()
+        self._frames = frames
 
     def events(self, pulled: Sequence[bytes]) -> bytes:
         # JSON bytes hold no line break, so one `data:` line carries an event whole.
@@ -53,13 +55,16 @@ class ServerSentEvents:
         place = b"" if reset.snapshot_seq is None else b"id: %b.%d\n" % (self._epoch, reset.snapshot_seq)
         return b"%bevent: run.reset\ndata: %b\n\n" % (place, frame_bytes(reset))
 
+    def frame(self, payload: FramePayload) -> bytes:
+        return b"event: %b\ndata: %b\n\n" % (payload.TYPE.encode(), frame_bytes(payload))
+
     def keep_alive(self, sign: FramePayload) -> bytes:
-        del sign
-        return b": keep-alive\n\n"
+        return self.frame(sign) if self._frames else b": keep-alive\n\n"
 
     def come_back(self, in_s: float) -> bytes:
         """The server ends the stream, and this is when to open it again."""
-        return b"retry: %d\n\n" % round(in_s * 1000)
+        told = self.frame(ConnectionDraining(reconnect_in_s=in_s)) if self._frames else b""
+        return told + b"retry: %d\n\n" % round(in_s * 1000)
 
 
 class Lines:
@@ -69,19 +74,24 @@ class Lines:
     transport: Final = "ndjson"
     opening: Final = b""
 
+    def __init__(self, *, frames: bool = False) -> None:
+        self._frames = frames
+
     def events(self, pulled: Sequence[bytes]) -> bytes:
         return b"\n".join((*pulled, b"")) if pulled else b""
 
     def reset(self, reset: RunReset) -> bytes:
-        return frame_bytes(reset) + b"\n"
+        return self.frame(reset)
+
+    def frame(self, payload: FramePayload) -> bytes:
+        return frame_bytes(payload) + b"\n"
 
     def keep_alive(self, sign: FramePayload) -> bytes:
         # Never a blank line: it would break a reader that parses every one.
-        return frame_bytes(sign) + b"\n"
+        return self.frame(sign)
 
     def come_back(self, in_s: float) -> bytes:
-        del in_s
-        return b""
+        return self.frame(ConnectionDraining(reconnect_in_s=in_s)) if self._frames else b""
 
 
 Form = ServerSentEvents | Lines

@@ -225,6 +225,8 @@ def _tool_completed(state: RunState, p: ToolCompleted, at: At) -> None:
 def _tool_failed(state: RunState, p: ToolFailed, at: At) -> None:
     call = _call(state, p.tool_call_id, "", "", None, 0)
     call.state, call.outcome, call.ended_seq = "failed", p.outcome, at.seq
+    if p.outcome == "unknown":
+        state.unknown_calls[p.tool_call_id] = None
     if state.questions.pop(p.tool_call_id, None) is not None:
         state.answers[p.tool_call_id] = Answer(
             kind=ToolRequested,

@@ -273,6 +273,11 @@ class Port:
     def call(self, tool_call_id: str) -> CallState | None:
         return self._state.calls.get(tool_call_id)
 
+    @property
+    def unknown_calls(self) -> list[CallState]:
+        """The calls that ended with an outcome that nobody knows."""
+        return [self._state.calls[tool_call_id] for tool_call_id in self._state.unknown_calls]
+
     def call_args(self, tool_call_id: str) -> dict[str, Any] | None:
         """The arguments that call will run with: the ones that were approved, if somebody was asked."""
         return self._state.call_args.get(tool_call_id)

@@ -142,6 +142,8 @@ class RunState:
     message: dict[str, OpenMessage] = field(default_factory=dict)
     steps: dict[str, RunStep] = field(default_factory=dict)
     calls: dict[str, CallState] = field(default_factory=dict)
+    unknown_calls: dict[str, None] = field(default_factory=dict)
+    """Ids of calls that ended with an outcome that nobody knows."""
     call_args: dict[str, dict[str, Any]] = field(default_factory=dict)
     questions: dict[str, OpenQuestion] = field(default_factory=dict)
     answers: dict[str, Answer] = field(default_factory=dict)

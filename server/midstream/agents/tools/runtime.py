@@ -237,13 +237,12 @@ class Runtime:
         """Whether the same tool was called with the same arguments before in this run, and nobody knows the outcome."""
         if site.tool.idempotent or site.tool.client:
             return False
+        lost = [each for each in self._port.unknown_calls if each.tool_call_id != site.call_id]
+        if not lost:
+            return False
         digest = self._port.args_digest(site.args)
         # By the journal's names: the log may show a tool without its own.
-        same = [each for each, tool in self._seen.items() if tool == site.tool.name and each != site.call_id]
-        return any(
-            c is not None and c.state == "failed" and c.outcome == "unknown" and c.args_digest == digest
-            for c in map(self._port.call, same)
-        )
+        return any(self._seen.get(each.tool_call_id) == site.tool.name and each.args_digest == digest for each in lost)
 
     # -- the effect
 
