@@ -133,9 +133,12 @@ class Feed:
             except (ProtocolError, Disconnected) as error:
                 self.refused.put(Refused(why=str(error), text=text))
 
+        work = done()
         try:
-            asyncio.run_coroutine_threadsafe(done(), self._loop)
+            asyncio.run_coroutine_threadsafe(work, self._loop)
         except RuntimeError:
+            # The connection was refused for good, and its thread has ended.
+            work.close()
             self.refused.put(Refused(why=self.shown.why or "The connection is closed.", text=text))
 
     async def _say(self, client: Client, text: str) -> None:

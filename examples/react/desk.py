@@ -34,7 +34,7 @@ async def find_stalls(day: str, context: ToolContext) -> str:
 @client_tool(label="Choose a colour", timeout=600)
 async def pick_color(question: str) -> str:
     """Have the person choose the colour of the poster. It is the page's to know, and returned as #rrggbb."""
-    ...
+    raise NotImplementedError  # Whoever offers it does it: here, src/color.tsx.
 
 
 @tool(label="Show the poster", idempotent=True)

@@ -21,8 +21,9 @@ from midstream.client.actions import (
 from midstream.client.core import MAX_UNREADABLE, ClientCore
 from midstream.client.errors import Disconnected, Unreachable
 from midstream.client.updates import Received
-from midstream_protocol.commands import Command, RunCancel, RunCorrect, RunStart
+from midstream_protocol.commands import ClientTool, Command, RunCancel, RunCorrect, RunStart
 from midstream_protocol.errors import NotFound, TooLarge, Unauthorized
+from midstream_protocol.frames import RunCaughtUp
 from tests.client.server_model import USAGE, attached, caught_up, event, frame, ready, receipt
 
 
@@ -280,6 +281,61 @@ def test_an_attach_that_nothing_came_of_is_made_again_at_the_second_heartbeat():
     (again,) = sent(play.get(beat))
     assert again["type"] == "run.attach"
     assert play.get(beat) == []
+
+
+def beat(**runs):
+    return frame("heartbeat", now="2026-01-01T00:00:00.000Z", runs=runs)
+
+
+def test_a_receipt_that_does_not_come_is_asked_for_again_under_the_same_id():
+    play = Playbook().following()
+    (first,) = sent(play.command("c1", RunCancel()))
+    assert [sent(play.get(beat(run_1=0))) for _ in range(4)] == [[], [first], [], [first]]
+    assert only(play.get(receipt("c1")), Answer)
+    assert [sent(play.get(beat(run_1=0))) for _ in range(2)] == [[], []]
+
+
+def test_the_newest_offer_is_made_again_and_what_needs_no_answer_is_forgotten():
+    play = Playbook().following()
+    play.core.offer("run_1", [ClientTool(name="old")])
+    play.core.offer("run_1", [ClientTool(name="new")])
+    play.core.attach("run_2")
+    play.core.detach("run_2")
+    play.get(beat(run_1=0))
+    (again,) = sent(play.get(beat(run_1=0)))
+    assert again["payload"]["client_tools"] == [{"name": "new"}]
+    # All others made room: as many commands as ever may be on their way.
+    assert sum(len(sent(play.command(f"c{each}", RunCancel()))) for each in range(64)) == 63
+
+
+def test_an_offer_that_is_refused_is_not_made_again_with_the_next_attach():
+    play = Playbook().following()
+    (good,) = sent(play.core.offer("run_1", [ClientTool(name="good")]))
+    play.get(receipt(good["command_id"]))
+    (bad,) = sent(play.core.offer("run_1", [ClientTool(name="good"), ClientTool(name="bad")]))
+    assert only(play.get(receipt(bad["command_id"], "rejected", code="conflict", text="taken")), Warned)
+    play.lose()
+    (attach,) = sent(play.connect())
+    assert attach["payload"]["client_tools"] == [{"name": "good"}]
+
+
+def test_who_has_all_has_caught_up_even_if_nobody_said_so():
+    play = Playbook()
+    play.connect()
+    (attach,) = sent(play.core.attach("run_1"))
+    play.get(attached(attach["command_id"], head=1), event(1))
+    (delivered,) = only(play.get(beat(run_1=1)), Deliver)
+    assert delivered.update == RunCaughtUp(run_id="run_1", seq=1)
+    assert play.get(beat(run_1=1)) == []
+
+
+@pytest.mark.parametrize("said", [event(4), caught_up(3), beat(run_1=3)])
+def test_another_history_is_not_taken_for_the_own_one_when_the_reset_is_lost(said):
+    play = Playbook().following(seq=3)
+    (again,) = sent(play.get(beat()))
+    play.get(attached(again["command_id"], head=3, epoch="e2"))
+    (attach,) = sent(play.get(said))
+    assert (attach["payload"]["since_seq"], attach["payload"]["epoch"]) == (3, "e1")
 
 
 def test_a_run_that_is_attached_before_the_receipt_of_its_start_is_attached_again():

@@ -22,18 +22,16 @@ from midstream_protocol.commands import (
     Ping,
     RunAttach,
     RunCancel,
-    ToolsOffer,
 )
 from midstream_protocol.errors import Unauthorized, UnknownAgent
 from tests.client.peer import PATIENCE_S, Impatient
+from tests.client.server_model import USAGE, attached, caught_up, event, frame, ready
 from tests.testkit.served import served
 
 pytestmark = pytest.mark.asyncio
 
-VIEW = {
-    "run_id": "run_1", "thread_id": "t", "agent": "a", "status": "running", "messages": [], "plan": [], "steps": [],
-    "calls": [], "pending": [], "corrections": [], "objects": [], "notices": [], "cursor": {"seq": 2, "epoch": "e1"},
-}  # fmt: skip
+CONNECTION = "GET /v1/connection"
+READY = json.loads(ready())["payload"]
 
 
 class Site:
@@ -41,7 +39,7 @@ class Site:
 
     def __init__(self, **answers) -> None:
         self.asked = []
-        self.answers = {"GET /v1/runs": [(200, {"items": []})], **answers}
+        self.answers = {CONNECTION: [(200, READY)], **answers}
         http = httpx2.AsyncClient(transport=httpx2.MockTransport(self._answer))
         self.clock = Calm()
         self.link = HttpLink(Address("http://there"), http, client_id="me", token="t1", clock=self.clock)
@@ -72,11 +70,16 @@ class Site:
 
 
 class Calm(Impatient):
-    """The beat, which would come again and again, never comes."""
+    """The beat, which would come again and again, comes when told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beats = asyncio.Event()
 
     async def sleep(self, seconds: float) -> None:
         if seconds > PENDING_S:
-            await asyncio.Event().wait()
+            await self.beats.wait()
+            return
         await super().sleep(seconds)
 
 
@@ -124,39 +127,107 @@ async def test_what_is_not_the_servers_answer_ends_the_link(answer, close):
             await site.send(RunCancel())
 
 
-async def test_an_attach_is_a_view_and_a_stream():
-    waits = {
-        "kind": "input",
-        "input_id": "i",
-        "question": "?",
-        "expires_at": "2026-01-01T00:01:00.000Z",
-        "expires_in_s": 300,
-    }
-    events = [
-        {"v": 1, "seq": n, "run_id": "run_1", "type": "x.y", "ts": "2026-01-01T00:00:00.000Z", "payload": {}}
-        for n in (1, 2, 3)
-    ]
-    beat = {"v": 1, "type": "heartbeat", "payload": {"now": "2026-01-01T00:00:00.000Z", "runs": {"run_1": 3}}}
-    lines = b"".join(json.dumps(line).encode() + b"\n" for line in (*events, beat))
-    answers = {"GET /v1/runs/run_1": [(200, {**VIEW, "pending": [waits]})], "GET /v1/runs/run_1/events": [(200, lines)]}
-    async with Site(**answers) as site:
-        await site.send(RunAttach())
+EVENTS = "GET /v1/runs/run_1/events"
+BEAT = frame("heartbeat", now="2026-01-01T00:00:00.000Z", runs={"run_1": 3})
+
+
+def lines(*said: bytes) -> bytes:
+    return b"".join(line + b"\n" for line in said)
+
+
+async def test_an_attach_is_a_stream_and_its_frames():
+    said = lines(attached("http", head=2), event(1), event(2), caught_up(2), event(3), BEAT)
+    async with Site(**{EVENTS: [(200, said)]}) as site:
+        await site.send(RunAttach(since_seq=0, epoch="e1", replay="merged"))
         assert (await site.next()).payload.status == "accepted"
-        attached = (await site.next()).payload
-        assert (attached.head_seq, attached.epoch, attached.command_id) == (2, "e1", "c1")
-        assert attached.pending[0]["expires_in_s"] == 60
-        said = [await site.next() for _ in range(5)]
-        assert [each.type for each in said] == ["x.y", "x.y", "run.caught_up", "x.y", "heartbeat"]
+        frame = (await site.next()).payload
+        assert (frame.head_seq, frame.command_id, frame.can) == (2, "c1", ["correct", "cancel"])
+        assert [(await site.next()).type for _ in range(4)] == [
+            "message.delta", "message.delta", "run.caught_up", "message.delta",
+        ]  # fmt: skip
+        assert dict(site.asked[-1].url.params) == {"frames": "1", "since_seq": "0", "epoch": "e1", "replay": "merged"}
         with pytest.raises(LinkClosed, match="ended"):
             await site.next()
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        lines(attached("http", head=1), event(1, "run.completed", result=None, usage=USAGE, digest="d")),
+        lines(attached("http", head=1, status="failed"), caught_up(1)),
+        lines(
+            attached("http", head=1),
+            frame("run.reset", run_id="run_1", reason="too_far", snapshot={"status": "cancelled"}, snapshot_seq=1),
+            caught_up(1),
+        ),
+        lines(attached("http", head=1), frame("run.reset", run_id="run_1", reason="gone")),
+    ],
+)
+async def test_the_end_of_a_run_is_not_the_end_of_the_link(said):
+    async with Site(**{EVENTS: [(200, said)]}) as site:
+        await site.send(RunAttach())
+        for _ in range(1 + said.count(b"\n")):
+            await site.next()
+        await site.send(Ping())
+        assert (await site.next()).type == "pong"
+
+
+async def test_a_beat_names_every_run():
+    held = asyncio.Event()
+
+    async def stream(run_id):
+        yield lines(attached("http", head=2, run_id=run_id), event(1, run_id=run_id), event(2, run_id=run_id), BEAT)
+        await held.wait()
+
+    class Streaming(Site):
+        def _answer(self, request):
+            if request.url.path.endswith("/events"):
+                return httpx2.Response(200, content=stream(request.url.path.split("/")[3]))
+            return super()._answer(request)
+
+    async with Streaming(**{"GET /healthz": [(200, {})]}) as site:
+        for run_id in ("run_1", "run_2"):
+            await site.send(RunAttach(), run_id=run_id)
+        said = [await site.next() for _ in range(8)]
+        assert "heartbeat" not in {each.type for each in said}, "of a stream: it would leave the other run out"
+        site.clock.beats.set()
+        site.clock.beats = asyncio.Event()
+        assert (await site.next()).payload.runs == {"run_1": 2, "run_2": 2}
+
+
+@pytest.mark.parametrize("code", ["conflict", "not_found"])
+async def test_the_tools_of_an_attach_are_offered_first(code):
+    refused = {"command_id": "x", "status": "rejected", "code": code, "run_id": "run_1"}
+    async with Site(**{COMMANDS: [(409, refused)], EVENTS: [(200, lines(attached("http")))]}) as site:
+        await site.send(RunAttach(client_tools=[ClientTool(name="t")]))
+        receipt = (await site.next()).payload
+        assert (receipt.command_id, receipt.code) == ("c1", code)
+        asked = json.loads(site.asked[-1].content)
+        assert (asked["type"], asked["payload"]["client_tools"]) == ("tools.offer", [{"name": "t"}])
+        site.answers[COMMANDS] = [(409, {**refused, "code": "run_ended"})]
+        await site.send(RunAttach(client_tools=[ClientTool(name="t")]))
+        assert (await site.next()).payload.status == "accepted"
+
+
+async def test_what_is_sent_again_while_it_is_answered_is_asked_once():
+    answer = asyncio.Event()
+
+    class Slow(Site):
+        async def _answer(self, request):
+            if request.method == "POST":
+                await answer.wait()
+            return super()._answer(request)
+
+    async with Slow(**{COMMANDS: [(200, {"command_id": "c1", "status": "accepted"})]}) as site:
+        await site.send(RunCancel())
+        await site.send(RunCancel())
+        answer.set()
+        assert (await site.next()).payload.status == "accepted"
+        assert [request.method for request in site.asked] == ["GET", "POST"]
+
+
 async def test_what_a_connection_alone_can_do_is_answered_here():
     async with Site() as site:
-        await site.send(ToolsOffer(run_id="run_1", client_tools=[ClientTool(name="t")]))
-        refused = (await site.next()).payload
-        assert refused.status == "rejected"
-        assert "with the start" in refused.text
         await site.send(Ping())
         assert (await site.next()).type == "pong"
         await site.send(AuthRefresh(token="t2"), run_id=None)
@@ -169,7 +240,7 @@ async def test_what_a_connection_alone_can_do_is_answered_here():
 
 async def test_what_is_no_server_of_ours_is_unreachable():
     for answer in ((404, b"nginx"), (200, b"<html>"), (200, {"hello": 1})):
-        site = Site(**{"GET /v1/runs": [answer]})
+        site = Site(**{CONNECTION: [answer]})
         with pytest.raises(Unreachable, match="is it the address of a Midstream server"):
             await site.link.open()
         await site.link.close(None)

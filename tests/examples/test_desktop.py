@@ -167,7 +167,7 @@ def test_a_denied_edit_is_not_made_and_later_means_later(person: Person, server:
     assert not (server.workspace / "packing.txt").exists()
 
 
-def test_a_server_that_was_killed_asks_on(person: Person, server: Server):
+def test_a_server_that_was_killed_asks_on(person: Person, server: Server, screen: Screen):
     server.up()
     person.reads("Connected")
     person.types("Make me a packing list.")
@@ -179,6 +179,14 @@ def test_a_server_that_was_killed_asks_on(person: Person, server: Server):
     assert person.asked() is dialog
     dialog.approve_button.invoke()
     person.reads("Edit packing.txt (done)")
+    # Closing the window stops nothing, and the next one goes on with the run.
+    person.window.close()
+    root = tk.Tk(screenName=screen.display)
+    next_person = Person(root, Window(root, Feed(server.url, run_id=dialog.approval.run_id)))
+    next_person.reads("Edit packing.txt (done)")
+    next_person.window.stop_button.invoke()
+    next_person.reads("The run was stopped.")
+    next_person.window.close()
 
 
 def test_answered_elsewhere_closes_the_dialog(person: Person, server: Server):
@@ -198,6 +206,34 @@ def test_the_window_closes_at_once_without_a_server(root: tk.Tk):
     began = time.monotonic()
     window.close()
     assert time.monotonic() - began < 2.0
+
+
+def test_a_connection_that_is_refused_for_good_says_why_and_gives_back_what_is_typed(root: tk.Tk):
+    window = Window(root, Feed("ftp://nowhere"))
+    person = Person(root, window)
+    person.reads("Not connected ('ftp://nowhere' is no server address")
+    person.types("Make me a packing list.")
+    person.until(lambda: window.entry.get() == "Make me a packing list.")
+    window.close()
+
+
+def test_the_program_opens_a_window_or_says_why_not(root: tk.Tk, screen: Screen):
+    command = [sys.executable, "-m", "examples.desktop", "--url", f"http://127.0.0.1:{free_port()}"]
+    without = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
+    failed = subprocess.run(command, cwd=ROOT, env=without, capture_output=True, text=True, check=False)
+    assert failed.returncode != 0
+    assert failed.stderr.startswith("There is no screen to open a window on")
+    before = set(root.winfo_interps())
+    program = subprocess.Popen(command, cwd=ROOT, env=without | {"DISPLAY": screen.display})
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while set(root.winfo_interps()) == before:
+            assert program.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        program.kill()
+        program.wait(PATIENCE_S)
 
 
 def test_the_transcript_is_what_it_was_given_whatever_came_before(root: tk.Tk):

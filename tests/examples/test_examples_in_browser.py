@@ -94,6 +94,9 @@ async def test_the_react_page(browser: Browser, react_page: Path) -> None:
         await expect(page.get_by_role("figure")).to_have_css("background-color", "rgb(170, 51, 85)")
 
         ask = page.get_by_role("form", name="Order 40 prints")
+        await expect(ask).to_be_visible()
+        await page.reload()
+        await expect(page.get_by_role("figure")).to_have_css("background-color", "rgb(170, 51, 85)")
         await expect(ask).to_contain_text("40 prints for 18.00 crowns")
         assert await inaccessible(page) == []
         await shot(page, "example-react", full_page=True)

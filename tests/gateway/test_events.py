@@ -1,6 +1,7 @@
 """The log over plain HTTP: server-sent events and NDJSON, from any seq, with the same bytes."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -71,6 +72,71 @@ async def test_from_the_terminal_event_on_there_is_nothing(house: House) -> None
         assert (answer.status_code, answer.content) == (204, b"")
 
 
+def told(body: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in body.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"since_seq": 2}, {"replay": "snapshot"}, {"since_seq": 2, "epoch": "other"}, {"since_seq": 99}, None],
+)
+async def test_frames_are_those_of_a_websocket(house: House, asked: dict[str, Any] | None) -> None:
+    run_id, log, _ = await finished(house)
+    asked = {"since_seq": len(log)} if asked is None else asked
+    async with house.peer() as peer:
+        await peer.ask("run.attach", asked, run_id=run_id)
+        await peer.by_now("run.caught_up")
+        await peer.ping()
+        expected = [frame for frame in peer.frames[1:] if frame["type"] not in ("receipt", "heartbeat", "pong")]
+    url = f"/v1/runs/{run_id}/events"
+    lines = told((await house.server.http.get(url, params={"frames": 1, **asked}, headers=NDJSON)).content)
+    for attached in (expected[0], lines[0]):
+        assert attached["type"] == "run.attached"
+        del attached["payload"]["command_id"]
+    assert lines == expected
+    sse = parsed((await house.server.http.get(url, params={"frames": 1, **asked})).content)
+    assert [event["event"] for event in sse] == [frame["type"] for frame in expected]
+    assert [json.loads(event["data"]) for event in sse][1:] == expected[1:]
+    assert ["id" in event for event in sse] == ["seq" in f or f["type"] == "run.reset" for f in expected]
+
+
+async def test_an_event_source_that_asks_for_frames_ends_too(house: House) -> None:
+    run_id, log, epoch = await finished(house)
+    answer = await house.server.http.get(
+        f"/v1/runs/{run_id}/events", params={"frames": 1}, headers={"last-event-id": f"{epoch}.{len(log)}"}
+    )
+    assert answer.status_code == 204
+
+
+async def test_a_live_stream_of_frames_says_when_it_has_caught_up_its_life_and_its_end(open_house: Open) -> None:
+    house = await open_house(heartbeat_s=0.01)
+    async with house.peer() as peer:
+        run_id = (await peer.ask("run.start", {"input": "say 2; gate a; say 200"}))["run_id"]
+        await house.agents.gates["a"].reached.wait()
+        async with house.server.http.stream("GET", f"/v1/runs/{run_id}/events", params={"frames": 1}) as stream:
+            body = b""
+            async for chunk in stream.aiter_bytes():
+                body += chunk
+                if body.count(b"event: heartbeat") == 2:
+                    break
+            said = parsed(body)
+            assert b"keep-alive" not in body
+            kinds = [event["event"] for event in said if "id" not in event]
+            assert kinds[:2] == ["run.attached", "run.caught_up"]
+            attached, beat = json.loads(said[0]["data"])["payload"], json.loads(said[-1]["data"])["payload"]
+            assert "cancel" in attached["can"]
+            assert beat["runs"] == {run_id: attached["head_seq"]}
+        async with house.server.http.stream(
+            "GET", f"/v1/runs/{run_id}/events", params={"frames": 1}, headers=NDJSON
+        ) as stream:
+            pieces = stream.aiter_bytes()
+            body = await anext(pieces)
+            await house.drain()
+            body += b"".join([chunk async for chunk in pieces])
+        assert told(body)[-1]["type"] == "connection.draining"
+        assert told(body)[-1]["payload"]["reconnect_in_s"] > 0
+
+
 async def test_a_head_request_answers_and_streams_nothing(house: House) -> None:
     async with house.peer() as peer:
         run_id = (await peer.ask("run.start", {"input": "gate a"}))["run_id"]
@@ -107,6 +173,7 @@ async def test_a_cursor_of_another_history_or_beyond_the_head_is_a_reset(house: 
         {"params": {"since_seq": "-1"}},
         {"params": {"since_seq": "x"}},
         {"params": {"replay": "odd"}},
+        {"params": {"frames": "yes"}},
         {"headers": {"last-event-id": "a b.1"}},
         {"headers": {"last-event-id": "x"}},
     ],

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
+from midstream.gateway.auth import LOCAL
+from midstream.runs.keys import store_key
 from midstream_protocol.schema import text as schema_text
 from tests.gateway.conftest import House, Open
 
@@ -139,16 +142,69 @@ async def test_commands_of_a_connection_have_no_place_here(house: House) -> None
     for body in (
         {"type": "run.attach"},
         {"type": "run.detach"},
-        {"type": "tools.offer", "payload": {"client_tools": []}},
+        {"type": "auth.refresh", "payload": {"token": "t"}},
         {"type": "ping"},
     ):
         answer = await house.server.http.post(url, json=body)
-        assert (answer.status_code, answer.json()["code"]) == (404, "unknown_command"), body
+        assert answer.status_code in (400, 404), body
+        assert (answer.json()["command_id"][:4], answer.json()["code"]) == ("cmd_", "unknown_command"), body
     start = await house.server.http.post(url, json={"type": "run.start", "payload": {"input": "x"}})
     assert start.status_code == 400
     assert "POST it to /v1/runs" in start.json()["error"]["text"]
     other = await house.server.http.post(url, json={"type": "run.cancel", "run_id": "another"})
     assert other.status_code == 400
+
+
+async def test_tools_are_offered_by_a_post_each_time_anew(house: House) -> None:
+    run_id = await started(house, "gate a")
+    run = store_key(LOCAL.id, run_id)
+
+    async def offer(*tools: str, who: str | None = "cl_1", command_id: str = "o", run_id: str = run_id) -> Any:
+        body = {"type": "tools.offer", "command_id": command_id, "payload": {"client_tools": list(tools)}}
+        params = {"client_id": who} if who is not None else {}
+        return await house.server.http.post(f"/v1/runs/{run_id}/commands", json=body, params=params)
+
+    def hosts() -> dict[str, str]:
+        state = house.registry._living.actors[run]._state
+        return {name: host.client_id for name, host in state.hosts.items()}
+
+    answer = await offer("open_file", "say")
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"command_id": "o", "run_id": run_id, "status": "accepted"},
+    )
+    assert hosts() == {"open_file": "cl_1", "say": "cl_1"}
+    assert (await offer("open_file", who="cl_2")).status_code == 200, "never remembered: the same id is another offer"
+    assert hosts() == {"open_file": "cl_2", "say": "cl_1"}
+    async with house.peer("/v1/ws?client_id=cl_3") as peer:
+        assert (await peer.ask("tools.offer", {"run_id": run_id, "client_tools": ["say"]}))["status"] == "accepted"
+    assert hosts() == {"open_file": "cl_2", "say": "cl_3"}, "the same door, and no connection is needed to stay host"
+
+    for answer, status, code in (
+        (await offer("open_file", who=None), 400, "malformed"),
+        (await offer("srv_tool"), 409, "conflict"),
+        (await offer("x", "x"), 400, "malformed"),
+        (await offer("x", run_id="nope"), 404, "not_found"),
+    ):
+        refused = answer.json()
+        assert (answer.status_code, refused["status"], refused["command_id"]) == (status, "rejected", "o")
+        assert refused["code"] == code
+    assert "client_id" in (await offer("x", who=None)).json()["text"]
+    house.agents.gates["a"].opened.set()
+    await ended(house, run_id)
+    late = await offer("x")
+    assert (late.status_code, late.json()["code"]) == (409, "run_ended")
+
+
+async def test_what_a_connection_is_told_first_is_told_to_who_asks(house: House) -> None:
+    async with house.peer("/v1/ws?client_id=cl_1", ready=False) as peer:
+        said = (await peer.receive())["payload"]
+    asked = (await house.server.http.get("/v1/connection", params={"client_id": "cl_1"})).json()
+    assert asked["connection_id"] != said["connection_id"]
+    changing = ("connection_id", "now")
+    assert {k: v for k, v in asked.items() if k not in changing} == {k: v for k, v in said.items() if k not in changing}
+    bad = await house.server.http.get("/v1/connection", params={"client_id": "a b"})
+    assert (bad.status_code, bad.json()["error"]["code"]) == (400, "malformed")
 
 
 async def test_a_failed_run_is_gone_on_with_at_its_own_address(house: House) -> None:

@@ -33,6 +33,7 @@ describe("a unified diff", () => {
       "note",
     ]);
     expect([added, removed]).toEqual([3, 2]);
+    expect(parseDiff(TEXT).whole).toBe(true);
     expect(lines[3]).toEqual({ kind: "same", text: "def test():", oldLine: 1, newLine: 1 });
     expect(lines[5]).toEqual({ kind: "removed", text: "-- removed dashes", oldLine: 3 });
     expect(lines[9]).toEqual({ kind: "same", text: "end", oldLine: 4, newLine: 5 });
@@ -64,6 +65,15 @@ describe("a unified diff", () => {
   test("several files", () => {
     const two = "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n--- a/y\n+++ b/y\n@@ -1 +1 @@\n-c\n+d";
     expect(parseDiff(two).lines.filter(({ kind }) => kind === "file")).toHaveLength(4);
+  });
+
+  test("a diff of which a part was left out is not whole", () => {
+    const cut = "--- a/x\n+++ b/x\n@@ -1,2 +1,9 @@\n-a\n+b\n… [1,234 characters left out] …\n+z\n";
+    expect(parseDiff(cut).whole).toBe(false);
+    expect(parseDiff("+a\n… [12 characters left out] …\n+b\n").whole).toBe(false);
+    expect(parseDiff("@@ -1,2 +1,3 @@\n a\n+b\n").whole).toBe(false);
+    expect(parseDiff("@@ -1,2 +1,3 @@\n a\n+b\n\n").whole).toBe(true);
+    expect(parseDiff("-a\n+b\n").whole).toBe(true);
   });
 
   test("whatever the text is, every line of it is there, in its order", () => {

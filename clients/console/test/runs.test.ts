@@ -20,6 +20,14 @@ test("a search finds words of title, agent, id, status and result, all of them",
   expect(matching(runs, "  ")).toBe(runs);
 });
 
+test("a search finds a run by its id, but not every run whose id has the letter by chance", () => {
+  const runs = [run("run_a3Xk9Qz"), run("run_b7Yw2Ls", { title: "Number 3" })];
+  const found = (query: string): string[] => matching(runs, query).map((each) => each.run_id);
+  expect(found("3")).toEqual(["run_b7Yw2Ls"]);
+  expect(found("run_a3xk9qz")).toEqual(["run_a3Xk9Qz"]);
+  expect(found("b7yw2l")).toEqual(["run_b7Yw2Ls"]);
+});
+
 test("a fresh page goes before what was loaded, and no run is there twice", () => {
   const all = merged([run("c"), run("b", { status: "failed" })], [run("b"), run("a")]);
   expect(all.map((each) => `${each.run_id} ${each.status}`)).toEqual(["c running", "b failed", "a running"]);

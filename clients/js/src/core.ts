@@ -349,8 +349,7 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
         strayId = attached.command_id;
         return;
       }
-      const { epoch = attached.epoch, seq } = cursor;
-      if (!cursor.attached) cursor.foreign = epoch !== attached.epoch || seq > attached.head_seq;
+      if (!cursor.attached) cursor.foreign = (cursor.epoch ?? attached.epoch) !== attached.epoch;
       cursor.attached = cursor.wasAttached = true;
       cursor.status = attached.status;
       cursor.head = attached.head_seq;

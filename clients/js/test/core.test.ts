@@ -23,6 +23,7 @@ function playbook() {
   return { core, taken, get, attached };
 }
 
+const beat = (runs: object) => frame("heartbeat", { now: "", runs });
 const text = (seq: number, more: object = {}) => JSON.stringify({ ...event(seq), ...more });
 const sent = (actions: Action[]) => actions.flatMap((action) => (action.do === "send" ? [JSON.parse(action.text)] : []));
 const events = (action: Action) =>
@@ -69,15 +70,82 @@ describe("an event", () => {
 describe("what is beyond the cursor", () => {
   it("by a heartbeat is asked for; what is behind it is not", () => {
     const { get } = playbook();
-    get(text(1), text(2));
-    const beat = (seq: number) => frame("heartbeat", { now: "", runs: { run_1: seq, other: 9 } });
-    expect(get(beat(2), beat(1))).toEqual([]);
-    expect(sent(get(beat(3)))).toMatchObject([{ type: "run.attach", payload: { since_seq: 2 } }]);
+    get(frame("run.caught_up", { run_id: "run_1", seq: 0 }), text(1), text(2));
+    expect(get(beat({ run_1: 2, other: 9 }), beat({ run_1: 1 }))).toEqual([]);
+    expect(sent(get(beat({ run_1: 3 })))).toMatchObject([{ type: "run.attach", payload: { since_seq: 2 } }]);
   });
 
   it("by caught_up is asked for", () => {
     const { get } = playbook();
     expect(sent(get(frame("run.caught_up", { run_id: "run_1", seq: 1 })))).toMatchObject([{ type: "run.attach" }]);
+  });
+});
+
+describe("a heartbeat on a connection that loses frames", () => {
+  it("that leaves out a run which is followed asks for it again", () => {
+    const { get, attached } = playbook();
+    get(text(1));
+    const [again] = sent(get(beat({})));
+    expect(again).toMatchObject({ type: "run.attach", run_id: "run_1", payload: { since_seq: 1 } });
+    get(attached(again.command_id));
+    const end = { seq: 2, type: "run.completed", payload: {} };
+    expect(kinds(get(text(2, end)))).toEqual(["deliver", "detached"]);
+    expect(get(beat({}))).toEqual([]);
+  });
+
+  it("asks again for an attach that nothing came of, not at the first beat after it", () => {
+    const { core, get, taken, attached } = playbook();
+    core.attach("run_2", {});
+    taken();
+    expect(sent(get(beat({ run_1: 0 })))).toEqual([]);
+    const [again] = sent(get(beat({ run_1: 0, run_2: 4 })));
+    expect(again).toMatchObject({ type: "run.attach", run_id: "run_2" });
+    expect(sent(get(beat({ run_1: 0 })))).toEqual([]);
+    get(attached(again.command_id).replaceAll("run_1", "run_2"));
+    expect(sent(get(beat({ run_1: 0, run_2: 0 })))).toEqual([]);
+  });
+
+  it("asks again for a receipt, under the same id, until it comes", () => {
+    const { core, get, taken } = playbook();
+    core.command("c1", "run.cancel", "run_1", {});
+    const [first] = sent(taken());
+    const beats = () => sent(get(beat({ run_1: 0 })));
+    expect([beats(), beats(), beats(), beats()]).toEqual([[], [first], [], [first]]);
+    expect(get(frame("receipt", { command_id: "c1", status: "accepted" }))).toMatchObject([{ do: "answer" }]);
+    expect([beats(), beats()]).toEqual([[], []]);
+  });
+
+  it("offers the newest tools again, and forgets what needs no answer", () => {
+    const { core, get, taken } = playbook();
+    core.offer("run_1", [{ name: "old" }]);
+    core.offer("run_1", [{ name: "new" }]);
+    core.detach("run_9");
+    core.attach("run_2", {});
+    core.detach("run_2");
+    taken();
+    get(beat({ run_1: 0 }));
+    const again = sent(get(beat({ run_1: 0 })));
+    expect(again.map(({ payload }) => payload.client_tools)).toEqual([[{ name: "new" }]]);
+    // All others made room: as many commands as ever may be on their way.
+    for (let each = 0; each < 64; each += 1) core.command(`c${each}`, "run.cancel", "run_1", {});
+    expect(sent(taken())).toHaveLength(63);
+  });
+
+  it("says that a reader has caught up when nobody said so", () => {
+    const { get } = playbook();
+    get(text(1));
+    expect(get(beat({ run_1: 1 }))).toMatchObject([{ do: "deliver", arrival: { kind: "caughtUp" } }]);
+    expect(get(beat({ run_1: 1 }))).toEqual([]);
+  });
+
+  it("does not take another history for its own when the reset is lost", () => {
+    for (const next of [text(4), frame("run.caught_up", { run_id: "run_1", seq: 3 }), beat({ run_1: 3 })]) {
+      const { get, attached } = playbook();
+      get(text(1), text(2), text(3));
+      const [again] = sent(get(beat({})));
+      get(attached(again.command_id).replace("e_1", "e_2"));
+      expect(sent(get(next))).toMatchObject([{ type: "run.attach", payload: { since_seq: 3, epoch: "e_1" } }]);
+    }
   });
 });
 

@@ -1,8 +1,8 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import type { Environment } from "../src/environment.js";
-import { HEARTBEAT_S, openHttp } from "../src/http.js";
+import { openHttp, SILENT_HEARTBEATS } from "../src/http.js";
 import { ANSWER_MS } from "../src/http_requests.js";
-import { AGAIN_MS, MAX_STREAMS, SILENT_MS, TURN_MS } from "../src/http_streams.js";
+import { AGAIN_MS, MAX_STREAMS, TURN_MS } from "../src/http_streams.js";
 import type { Link } from "../src/link.js";
 
 /** One request, answered by the test. */
@@ -130,13 +130,21 @@ function request(method: string, path: string | RegExp): Asked {
 
 const asking = (path: RegExp): number => asked.filter((each) => !each.taken && path.test(each.url.pathname)).length;
 
-const AGENTS = { items: [{ name: "a" }] };
+const HEARTBEAT_S = 20;
+const CONNECTION = "/agents/v1/connection?client_id=cl_1";
+const READY = { connection_id: "conn_1", client_id: "cl_1", heartbeat_s: HEARTBEAT_S, limits: { max_runs: 32 } };
 const event = (seq: number, type = "message.delta", payload: object = {}): string =>
   `id: e_1.${seq}\nevent: ${type}\ndata: ${JSON.stringify({ v: 1, seq, run_id: "run_1", type, ts: "", payload })}\n\n`;
-const view = (seq: number, more: object = {}): object => ({
-  ...{ run_id: "run_1", thread_id: "th_1", status: "running", pending: [], cursor: { epoch: "e_1", seq } },
-  ...more,
-});
+/** What a stream says between the events. */
+const about = (type: string, payload: object): string =>
+  `event: ${type}\ndata: ${JSON.stringify({ v: 1, type, payload })}\n\n`;
+const attached = (head_seq: number, more: object = {}, runId = "run_1"): string =>
+  about("run.attached", { command_id: "http", run_id: runId, epoch: "e_1", head_seq, status: "running", ...more });
+const caughtUp = (seq: number, runId = "run_1"): string => about("run.caught_up", { run_id: runId, seq });
+const reset = (seq: number, more: object = {}): string =>
+  `id: e_1.${seq}\n` +
+  about("run.reset", { run_id: "run_1", reason: "requested", epoch: "e_1", snapshot: {}, snapshot_seq: seq, ...more });
+const DRAINING = about("connection.draining", { reconnect_in_s: 2.5 });
 const NOT_FOUND = { error: { code: "not_found", text: "no such run" } };
 
 function open(token?: string, url = "http://server/agents/"): void {
@@ -159,7 +167,7 @@ function open(token?: string, url = "http://server/agents/"): void {
 async function ready(token?: string): Promise<void> {
   open(token);
   await settled();
-  await request("GET", "/agents/v1/agents").answer(200, AGENTS);
+  await request("GET", CONNECTION).answer(200, READY);
   said.length = 0;
 }
 
@@ -188,16 +196,16 @@ describe("opening", () => {
     open("s3cret");
     expect(said).toEqual([]);
     await settled();
-    const probe = request("GET", "/agents/v1/agents");
+    const probe = request("GET", CONNECTION);
     expect(probe.headers["authorization"]).toBe("Bearer s3cret");
-    await probe.answer(200, AGENTS);
+    await probe.answer(200, READY);
     expect(said[0]).toBe("opened");
     expect(said[1]).toMatchObject({
       v: 1,
       type: "connection.ready",
       payload: { client_id: "cl_1", heartbeat_s: HEARTBEAT_S },
     });
-    expect(said[1].payload.limits.commands_in_flight).toBe(64);
+    expect(said[1].payload.limits).toEqual(READY.limits);
   });
 
   test.each([
@@ -225,7 +233,7 @@ describe("opening", () => {
   ])("%s", async (_, status, body, headers, code, reason) => {
     open();
     await settled();
-    await request("GET", "/agents/v1/agents").answer(status, body, headers as Record<string, string>);
+    await request("GET", CONNECTION).answer(status, body, headers as Record<string, string>);
     expect(closed).toEqual([code, reason]);
     expect(said).toEqual([]);
   });
@@ -233,7 +241,7 @@ describe("opening", () => {
   test("no network, and no answer", async () => {
     open();
     await settled();
-    await request("GET", "/agents/v1/agents").fail();
+    await request("GET", CONNECTION).fail();
     expect(closed).toEqual([1006, "fetch failed"]);
     closed = undefined;
     open();
@@ -257,69 +265,51 @@ describe("opening", () => {
 });
 
 describe("following", () => {
-  test("an attach is the stream and the view; events are the very text that came", async () => {
+  test("an attach is a stream and what it says; events are the very text that came", async () => {
     await ready();
     await attach({ since_seq: 3, epoch: "e_1", replay: "merged" });
-    const stream = request("GET", "/agents/v1/runs/run_1/events?since_seq=3&epoch=e_1&replay=merged");
+    const stream = request("GET", "/agents/v1/runs/run_1/events?frames=1&since_seq=3&epoch=e_1&replay=merged");
     expect(stream.headers["accept"]).toBe("text/event-stream");
-    await stream.stream(event(4));
+    await stream.stream();
     expect(said).toEqual([]);
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(5));
+    await stream.more(attached(5, { can: ["cancel"], pending: [] }), event(4));
     expect(said[0]).toMatchObject({
       type: "receipt",
       payload: { command_id: "c_1", status: "accepted", run_id: "run_1" },
     });
     expect(said[1]).toMatchObject({
       type: "run.attached",
-      payload: { command_id: "c_1", epoch: "e_1", head_seq: 5, status: "running", thread_id: "th_1" },
+      payload: { command_id: "c_1", epoch: "e_1", head_seq: 5, can: ["cancel"], pending: [] },
     });
     expect(said[2].seq).toBe(4);
-    await stream.more(event(5), event(6));
+    await stream.more(event(5), caughtUp(5), event(6));
     expect(types().slice(3)).toEqual(["message.delta", "run.caught_up", "message.delta"]);
     expect(said[4].payload).toEqual({ run_id: "run_1", seq: 5 });
-  });
-
-  test("what waits says how long it still waits, by the server's clock", async () => {
-    await ready();
-    await attach();
-    await request("GET", /events/).stream();
-    const pending = [{ kind: "approval", approval_id: "a", expires_at: "2026-01-01T00:05:00.000Z", expires_in_s: 600 }];
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(5, { pending }), {
-      date: "Thu, 01 Jan 2026 00:03:00 GMT",
-    });
-    expect(said[1].payload.pending[0].expires_in_s).toBe(120);
   });
 
   test("a reset is a frame, and the place from which a dead stream goes on", async () => {
     await ready();
     await attach({ since_seq: 9, epoch: "e_0" });
     const stream = request("GET", /events/);
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(5));
-    const reset = {
-      v: 1,
-      type: "run.reset",
-      payload: { run_id: "run_1", reason: "epoch", epoch: "e_2", snapshot: view(5), snapshot_seq: 5 },
-    };
-    await stream.stream(`id: e_2.5\nevent: run.reset\ndata: ${JSON.stringify(reset)}\n\n`);
+    await stream.stream(attached(5), reset(5, { reason: "epoch", epoch: "e_2" }), caughtUp(5));
     expect(types()).toEqual(["receipt", "run.attached", "run.reset", "run.caught_up"]);
     send("ping", { t: 1 });
     await settled();
-    request("GET", "/agents/v1/runs/run_1/events?since_seq=5&epoch=e_2");
+    const again = request("GET", "/agents/v1/runs/run_1/events?frames=1&since_seq=5&epoch=e_2");
+    await again.stream(attached(6, { epoch: "e_2" }), event(6), caughtUp(6), reset(9), caughtUp(9));
+    // What a stream says that was opened again was said; after a reset it is news.
+    expect(types().slice(4)).toEqual(["message.delta", "run.reset", "run.caught_up"]);
   });
 
   test("a snapshot is asked for once", async () => {
     await ready();
     await attach({ replay: "snapshot" });
-    const stream = request("GET", "/agents/v1/runs/run_1/events?since_seq=0&replay=snapshot");
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(5));
-    await stream.stream();
-    expect(types()).toEqual(["receipt", "run.attached"]);
-    const payload = { run_id: "run_1", reason: "requested", epoch: "e_1", snapshot: view(5), snapshot_seq: 5 };
-    await stream.more(`id: e_1.5\nevent: run.reset\ndata: ${JSON.stringify({ v: 1, type: "run.reset", payload })}\n\n`);
+    const stream = request("GET", "/agents/v1/runs/run_1/events?frames=1&since_seq=0&replay=snapshot");
+    await stream.stream(attached(5), reset(5), caughtUp(5));
     expect(types().slice(2)).toEqual(["run.reset", "run.caught_up"]);
     send("ping");
     await settled();
-    request("GET", "/agents/v1/runs/run_1/events?since_seq=5&epoch=e_1");
+    request("GET", "/agents/v1/runs/run_1/events?frames=1&since_seq=5&epoch=e_1");
   });
 
   test("who leaves in the middle of what came hears nothing of the rest", async () => {
@@ -331,9 +321,7 @@ describe("following", () => {
       send("run.detach", {}, { run_id: "run_1", command_id: "c_9" });
       during = said.length;
     };
-    const stream = request("GET", /events/);
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(9));
-    await stream.stream(event(1) + event(2) + event(3) + ": x\n\n");
+    await request("GET", /events/).stream(attached(9) + event(1) + event(2) + event(3) + caughtUp(3));
     expect(types()).toEqual(["receipt", "run.attached", "message.delta", "message.delta", "receipt"]);
     // No event before `send` has returned.
     expect(during).toBe(4);
@@ -344,71 +332,38 @@ describe("following", () => {
     await ready();
     await attach();
     onFrame = () => link.close(1000);
-    await request("GET", /events/).stream(event(1));
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(9));
+    await request("GET", /events/).stream(attached(9), event(1));
     expect(types()).toEqual(["receipt"]);
     expect(closed).toBeUndefined();
   });
 
-  test("of a run that is gone nothing more is asked", async () => {
+  test.each([
+    ["is gone", [attached(9), about("run.reset", { run_id: "run_1", reason: "gone" })], ["run.reset"]],
+    [
+      "ends",
+      [attached(2), event(1), event(2, "run.completed"), caughtUp(2)],
+      ["message.delta", "run.completed", "run.caught_up"],
+    ],
+    ["had ended", [attached(7, { status: "failed" }), caughtUp(7)], ["run.caught_up"]],
+    [
+      "had ended, as a snapshot",
+      [attached(7, { status: "running" }), reset(7, { snapshot: { status: "failed" } }), caughtUp(7)],
+      ["run.reset", "run.caught_up"],
+    ],
+  ])("of a run that %s nothing more is asked, and the end of the stream is no end of the link", async (_, text, kinds) => {
     await ready();
-    await attach();
+    await attach({ since_seq: 0 });
     const stream = request("GET", /events/);
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(0));
-    const reset = { v: 1, type: "run.reset", payload: { run_id: "run_1", reason: "gone" } };
-    await stream.stream(`event: run.reset\ndata: ${JSON.stringify(reset)}\n\n`);
+    await stream.stream(...text);
     await stream.end();
-    expect(types()).toContain("run.reset");
+    expect(types()).toEqual(["receipt", "run.attached", ...kinds]);
     expect([asking(/./), closed]).toEqual([0, undefined]);
-  });
-
-  test("an ended run: its last events, and the end of the stream is no end of the link", async () => {
-    await ready();
-    await attach();
-    const stream = request("GET", /events/);
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(2, { status: "completed" }));
-    await stream.stream(event(1), event(2, "run.completed"));
-    await stream.end();
-    expect(types()).toEqual(["receipt", "run.attached", "message.delta", "run.completed", "run.caught_up"]);
-    expect(closed).toBeUndefined();
-  });
-
-  test("204: nothing is left, and the run has ended even if the view was from before", async () => {
-    await ready();
-    await attach({ since_seq: 7, epoch: "e_1" });
-    await request("GET", /events/).answer(204);
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(6));
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(7, { status: "failed" }));
-    expect(types()).toEqual(["receipt", "run.attached", "run.caught_up"]);
-    expect(said[1].payload).toMatchObject({ status: "failed", can: [], head_seq: 7 });
-    expect([said[2].payload.seq, asking(/./)]).toEqual([7, 0]);
-  });
-
-  test("a snapshot of an ended run is all there is of it", async () => {
-    await ready();
-    await attach({ replay: "snapshot" });
-    const stream = request("GET", /events/);
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(7, { status: "failed" }));
-    const payload = {
-      run_id: "run_1",
-      reason: "requested",
-      epoch: "e_1",
-      snapshot: view(7, { status: "failed" }),
-      snapshot_seq: 7,
-    };
-    await stream.stream(
-      `id: e_1.7\nevent: run.reset\ndata: ${JSON.stringify({ v: 1, type: "run.reset", payload })}\n\n`,
-    );
-    await stream.end();
-    expect(types()).toEqual(["receipt", "run.attached", "run.reset", "run.caught_up"]);
-    expect(closed).toBeUndefined();
   });
 
   test("refusals are receipts", async () => {
     await ready();
     await attach();
     await request("GET", /events/).answer(404, NOT_FOUND);
-    await request("GET", "/agents/v1/runs/run_1").answer(404, NOT_FOUND);
     expect(said).toEqual([
       {
         v: 1,
@@ -423,7 +378,7 @@ describe("following", () => {
     ["ends", async (stream: Asked) => stream.end(), 1006, "the event stream ended"],
     [
       "ends because the server does",
-      async (stream: Asked) => stream.more("retry: 2500\n\n").then(() => stream.end()),
+      async (stream: Asked) => stream.more(DRAINING).then(() => stream.end()),
       4001,
       '{"reconnect_in_s":2.5}',
     ],
@@ -432,8 +387,7 @@ describe("following", () => {
     await ready();
     await attach();
     const stream = request("GET", /events/);
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(0));
-    await stream.stream();
+    await stream.stream(attached(0), caughtUp(0));
     await break_(stream);
     expect(closed).toEqual([code, reason]);
   });
@@ -442,17 +396,16 @@ describe("following", () => {
     await ready();
     await attach();
     const stream = request("GET", /events/);
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(0));
-    await stream.stream(event(1), event(2).slice(0, 20));
+    await stream.stream(attached(0), caughtUp(0), event(1), event(2).slice(0, 20));
     await stream.end();
     expect([asking(/events/), closed]).toEqual([0, undefined]);
     await pass(AGAIN_MS);
-    const next = request("GET", "/agents/v1/runs/run_1/events?since_seq=1&epoch=e_1");
-    await next.stream(event(2));
+    const next = request("GET", "/agents/v1/runs/run_1/events?frames=1&since_seq=1&epoch=e_1");
+    await next.stream(attached(2), event(2), caughtUp(2));
     expect(types()).toEqual(["receipt", "run.attached", "run.caught_up", "message.delta", "message.delta"]);
     await next.end();
     await pass(AGAIN_MS);
-    await request("GET", "/agents/v1/runs/run_1/events?since_seq=2&epoch=e_1").fail();
+    await request("GET", "/agents/v1/runs/run_1/events?frames=1&since_seq=2&epoch=e_1").fail();
     expect(closed).toEqual([1006, "fetch failed"]);
   });
 
@@ -460,8 +413,7 @@ describe("following", () => {
     await ready();
     await attach();
     const stream = request("GET", /events/);
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(0));
-    await stream.stream(event(1), "retry: 2500\n\n");
+    await stream.stream(attached(0), event(1), DRAINING);
     await stream.end();
     expect(closed).toEqual([4001, '{"reconnect_in_s":2.5}']);
   });
@@ -470,8 +422,7 @@ describe("following", () => {
     await ready();
     await attach();
     const stream = request("GET", /events/);
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(0));
-    await stream.stream();
+    await stream.stream(attached(0), caughtUp(0));
     const bytes = new TextEncoder().encode(event(1, "message.delta", { text: "é😀" }).replaceAll("\n", "\r\n"));
     for (const byte of bytes) await stream.more(new Uint8Array([byte]));
     expect(said.at(-1)).toMatchObject({ seq: 1, payload: { text: "é😀" } });
@@ -481,14 +432,12 @@ describe("following", () => {
     await ready();
     await attach();
     const first = request("GET", /events/);
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(5));
-    await first.stream(event(1));
+    await first.stream(attached(5), event(1));
     said.length = 0;
     send("run.attach", { since_seq: 1 }, { run_id: "run_1", command_id: "c_2" });
     expect(first.signal.aborted).toBe(true);
     await settled();
-    await request("GET", /events/).stream(event(2));
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(5));
+    await request("GET", /events/).stream(attached(5), event(2));
     expect(types()).toEqual(["receipt", "run.attached", "message.delta"]);
     expect(said[1].payload.command_id).toBe("c_2");
     send("run.detach", {}, { run_id: "run_1", command_id: "c_3" });
@@ -497,20 +446,31 @@ describe("following", () => {
     expect(closed).toBeUndefined();
   });
 
-  test("a view that did not change is not sent again", async () => {
+  test("the tools of an attach are offered first", async () => {
     await ready();
-    for (const [status, body] of [
-      [200, view(5)],
-      [304, undefined],
-    ] as const) {
-      await attach({ since_seq: 5, epoch: "e_1" });
-      await request("GET", /events/).stream();
-      const look = request("GET", "/agents/v1/runs/run_1");
-      expect(look.headers["if-none-match"]).toBe(status === 304 ? 'W/"5"' : undefined);
-      await look.answer(status, body, { etag: 'W/"5"' });
-      expect(types()).toEqual(["receipt", "run.attached", "run.caught_up"]);
-      said.length = 0;
-    }
+    await attach({ client_tools: [{ name: "edit" }] });
+    expect(asking(/events/)).toBe(0);
+    const offer = request("POST", "/agents/v1/runs/run_1/commands?client_id=cl_1");
+    expect(offer.body).toMatchObject({ type: "tools.offer", payload: { client_tools: [{ name: "edit" }] } });
+    await offer.answer(200, { command_id: offer.body.command_id, status: "accepted" });
+    await request("GET", /events/).stream(attached(0), caughtUp(0));
+    expect(types()).toEqual(["receipt", "run.attached", "run.caught_up"]);
+  });
+
+  test("an offer that is refused is the attach's refusal; of a run that has ended it means nothing", async () => {
+    await ready();
+    const refused = async (status: number, code: string): Promise<void> => {
+      await attach({ client_tools: [{ name: "edit" }] });
+      const offer = request("POST", /commands/);
+      await offer.answer(status, { command_id: offer.body.command_id, status: "rejected", code, text: "t" });
+    };
+    await refused(409, "conflict");
+    expect(said).toMatchObject([{ type: "receipt", payload: { command_id: "c_1", status: "rejected", code: "conflict" } }]);
+    expect(asking(/events/)).toBe(0);
+    await refused(409, "run_ended");
+    request("GET", /events/);
+    await refused(503, "draining");
+    expect(closed).toEqual([4001, '{"reconnect_in_s":1}']);
   });
 });
 
@@ -583,8 +543,7 @@ describe("commands", () => {
       cursor: {},
       links: {},
     });
-    await request("GET", "/agents/v1/runs/run_1/events?since_seq=0").stream(event(1));
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(1));
+    await request("GET", "/agents/v1/runs/run_1/events?frames=1&since_seq=0").stream(attached(1), event(1), caughtUp(1));
     expect(types()).toEqual(["receipt", "run.attached", "message.delta", "run.caught_up"]);
     expect(said[0].payload).toEqual({
       command_id: "c_1",
@@ -630,7 +589,7 @@ describe("commands", () => {
     send("run.correct", { text: "a", if_ended: "start" }, { run_id: "run_0", command_id: "c_2" });
     await settled();
     await request("POST", /run_0/).answer(200, receipt("c_2", { as: "started" }));
-    request("GET", "/agents/v1/runs/run_1/events?since_seq=0");
+    request("GET", "/agents/v1/runs/run_1/events?frames=1&since_seq=0");
   });
 
   test("what takes long is asked again, and holds nobody up", async () => {
@@ -691,24 +650,48 @@ describe("commands", () => {
     expect(closed).toEqual([4001, '{"reconnect_in_s":1}']);
   });
 
-  test("tools cannot be offered later; a new token is tried at once", async () => {
-    await ready("old");
-    send("tools.offer", { run_id: "run_1", client_tools: ["a"] });
+  test("tools are offered with a post, each time anew", async () => {
+    await ready();
+    for (const name of ["a", "b"]) {
+      send("tools.offer", { client_tools: [{ name }] }, { run_id: "run_1", command_id: `c_${name}` });
+      await settled();
+      const offer = request("POST", "/agents/v1/runs/run_1/commands?client_id=cl_1");
+      expect(offer.body.payload).toEqual({ client_tools: [{ name }] });
+      await offer.answer(200, { command_id: `c_${name}`, run_id: "run_1", status: "accepted" });
+    }
+    expect(said.map((each) => [each.type, each.payload.command_id])).toEqual([
+      ["receipt", "c_a"],
+      ["receipt", "c_b"],
+    ]);
+  });
+
+  test("what is sent again while it is being answered is posted once", async () => {
+    await ready();
+    send("run.cancel", {}, { run_id: "run_1" });
+    send("run.cancel", {}, { run_id: "run_1" });
     await settled();
-    expect(said[0].payload).toMatchObject({ status: "rejected", code: "unknown_command" });
+    await request("POST", /run_1/).answer(200, receipt("c_1"));
+    expect([asking(/./), said.length]).toEqual([0, 1]);
+    send("run.cancel", {}, { run_id: "run_1" });
+    await settled();
+    expect(asking(/run_1/)).toBe(1);
+  });
+
+  test("a new token is tried at once", async () => {
+    await ready("old");
     send("auth.refresh", { token: "new" });
     await settled();
-    const probe = request("GET", "/agents/v1/agents");
+    const probe = request("GET", CONNECTION);
     expect(probe.headers["authorization"]).toBe("Bearer new");
-    await probe.answer(200, AGENTS);
-    expect(said[1].payload).toMatchObject({ command_id: "c_1", status: "accepted" });
+    await probe.answer(200, READY);
+    expect(said[0].payload).toMatchObject({ command_id: "c_1", status: "accepted" });
     send("auth.refresh", { token: "bad" });
     await settled();
-    await request("GET", "/agents/v1/agents").answer(401, { error: { code: "unauthorized", text: "t" } });
-    expect(said[2].payload).toMatchObject({ status: "rejected", code: "unauthorized" });
+    await request("GET", CONNECTION).answer(401, { error: { code: "unauthorized", text: "t" } });
+    expect(said[1].payload).toMatchObject({ status: "rejected", code: "unauthorized" });
     send("ping", { t: 3 });
     await settled();
-    expect(request("GET", "/agents/v1/agents").headers["authorization"]).toBe("Bearer new");
+    expect(request("GET", CONNECTION).headers["authorization"]).toBe("Bearer new");
   });
 });
 
@@ -716,54 +699,70 @@ describe("signs of life", () => {
   test("without a run the server is asked whether it is there", async () => {
     await ready();
     await pass(HEARTBEAT_S * 1000);
-    await request("GET", "/agents/v1/agents").answer(200, AGENTS);
+    await request("GET", CONNECTION).answer(200, READY);
     expect(said).toMatchObject([{ type: "heartbeat", payload: { runs: {} } }]);
     await pass(HEARTBEAT_S * 1000);
-    await request("GET", "/agents/v1/agents").fail();
+    await request("GET", CONNECTION).fail();
     expect(closed?.[0]).toBe(1006);
   });
 
-  test("a stream's own are heartbeats", async () => {
+  const heartbeatMs = HEARTBEAT_S * 1000;
+
+  test("a beat names every run, while their streams show life", async () => {
     await ready();
-    await attach({ since_seq: 5, epoch: "e_1" });
-    const stream = request("GET", /events/);
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(5));
-    await stream.stream(event(6));
+    const streams: Asked[] = [];
+    for (const runId of ["run_1", "run_2"]) {
+      send("run.attach", { since_seq: 5, epoch: "e_1" }, { run_id: runId });
+      await settled();
+      streams.push(request("GET", /events/));
+      await streams.at(-1)!.stream(attached(5, {}, runId), caughtUp(5, runId));
+    }
+    await streams[0]!.more(event(6));
     said.length = 0;
-    await stream.more(": keep-alive\n\n");
-    expect(said).toMatchObject([{ type: "heartbeat", payload: { runs: { run_1: 6 } } }]);
-    await pass(HEARTBEAT_S * 1000);
+    await pass(heartbeatMs - 1);
+    await streams[1]!.more(about("heartbeat", { now: "", runs: { run_2: 5 } }));
+    expect(said, "it would leave the other run out").toEqual([]);
+    await pass(1);
+    expect(said).toMatchObject([{ type: "heartbeat", payload: { runs: { run_1: 6, run_2: 5 } } }]);
     expect(asking(/./)).toBe(0);
   });
 
-  test("of a stream that fell silent the run says how far it is", async () => {
+  test("streams that say nothing are no sign of life, and are opened again", async () => {
     await ready();
     await attach({ since_seq: 5, epoch: "e_1" });
-    await request("GET", /events/).stream();
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(5));
+    const stream = request("GET", /events/);
+    await stream.stream(attached(5), caughtUp(5));
     said.length = 0;
-    expect(SILENT_MS).toBeGreaterThan(HEARTBEAT_S * 1000);
-    await pass(2 * HEARTBEAT_S * 1000);
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(8));
-    expect(said).toMatchObject([{ type: "heartbeat", payload: { runs: { run_1: 8 } } }]);
+    for (let beat = 1; beat <= SILENT_HEARTBEATS; beat += 1) {
+      await pass(heartbeatMs);
+      expect(said.length).toBe(beat - 1);
+      await request("GET", CONNECTION).answer(200, READY);
+    }
+    expect(stream.signal.aborted).toBe(false);
+    await pass(heartbeatMs);
+    expect(stream.signal.aborted).toBe(true);
+    request("GET", "/agents/v1/runs/run_1/events?frames=1&since_seq=5&epoch=e_1");
+    await request("GET", CONNECTION).fail();
+    expect(closed?.[0]).toBe(1006);
   });
 
   test("a ping opens the streams again, from where they are", async () => {
     await ready();
     await attach({ since_seq: 5, epoch: "e_1" });
     const stream = request("GET", /events/);
-    await request("GET", "/agents/v1/runs/run_1").answer(200, view(5));
-    await stream.stream(event(6));
+    await stream.stream(attached(5), caughtUp(5), event(6));
     said.length = 0;
     send("ping", { t: 4 });
     await settled();
     expect(stream.signal.aborted).toBe(true);
-    await request("GET", "/agents/v1/agents").answer(200, AGENTS);
-    await request("GET", "/agents/v1/runs/run_1/events?since_seq=6&epoch=e_1").stream(event(7));
+    await request("GET", CONNECTION).answer(200, READY);
+    await request("GET", "/agents/v1/runs/run_1/events?frames=1&since_seq=6&epoch=e_1").stream(attached(7), event(7), caughtUp(7));
     expect(said).toMatchObject([{ type: "pong", payload: { t: 4 } }, { seq: 7 }]);
     expect(closed).toBeUndefined();
   });
 });
+
+const runOf = (stream: Asked): string => stream.url.pathname.split("/").at(-2)!;
 
 test("more runs than streams take turns, and none is lost", async () => {
   await ready();
@@ -771,15 +770,16 @@ test("more runs than streams take turns, and none is lost", async () => {
   for (const runId of runs)
     send("run.attach", { since_seq: 5, epoch: "e_1" }, { run_id: runId, command_id: `c_${runId}` });
   await settled();
-  const attached = (): string[] =>
+  const told = (): string[] =>
     said.filter((each) => each.type === "run.attached").map((each) => each.payload.run_id);
   const serve = async (): Promise<number> => {
     let opened = 0;
     while (asking(/events/) > 0) {
       opened += 1;
-      await request("GET", /events/).stream();
+      const stream = request("GET", /events/);
+      const runId = runOf(stream);
+      await stream.stream(attached(5, {}, runId), caughtUp(5, runId));
     }
-    while (asking(/runs\/run_\d$/) > 0) await request("GET", /runs\/run_\d$/).answer(200, view(5));
     return opened;
   };
   expect(await serve()).toBe(MAX_STREAMS);
@@ -789,7 +789,7 @@ test("more runs than streams take turns, and none is lost", async () => {
     expect(await serve()).toBe(1);
     expect(open()).toBe(MAX_STREAMS);
   }
-  expect(attached().sort()).toEqual(runs);
+  expect(told().sort()).toEqual(runs);
   const visits = runs.map((runId) => asked.filter((each) => each.url.pathname.includes(`${runId}/events`)).length);
   expect(Math.min(...visits)).toBeGreaterThan(0);
   expect(closed).toBeUndefined();
@@ -805,10 +805,10 @@ test("who is busy keeps its stream, the quiet ones take turns", async () => {
   const serve = async (): Promise<void> => {
     while (asking(/events/) > 0) {
       const stream = request("GET", /events/);
-      streams.set(stream.url.pathname.split("/").at(-2)!, stream);
-      await stream.stream();
+      const runId = runOf(stream);
+      streams.set(runId, stream);
+      await stream.stream(attached(5, {}, runId), caughtUp(5, runId));
     }
-    while (asking(/runs\/run_\d$/) > 0) await request("GET", /runs\/run_\d$/).answer(200, view(5));
   };
   await serve();
   const busy = streams.get("run_0")!;

@@ -1,4 +1,4 @@
-import type { ToolHandler } from "@midstream/client";
+import type { ToolHandler, View } from "@midstream/client";
 import { type FormEvent, useSyncExternalStore } from "react";
 
 interface Question {
@@ -10,12 +10,11 @@ const FIRST = "#0b7285";
 
 /** By run. The handler lives outside of React: a call may come before a component is there to ask. */
 const questions = new Map<string, Question>();
-const colors = new Map<string, string>();
 const listeners = new Set<() => void>();
 
-function put<Value>(map: Map<string, Value>, runId: string, value: Value | undefined) {
-  if (value === undefined) map.delete(runId);
-  else map.set(runId, value);
+function put(runId: string, question: Question | undefined) {
+  if (question) questions.set(runId, question);
+  else questions.delete(runId);
   for (const listener of listeners) listener();
 }
 
@@ -24,33 +23,29 @@ function subscribe(listener: () => void) {
   return () => void listeners.delete(listener);
 }
 
-function useEntry<Value>(map: Map<string, Value>, runId: string): Value | undefined {
-  return useSyncExternalStore(subscribe, () => map.get(runId));
-}
-
 /** The tool `pick_color`, which runs here: it asks whoever sits before this page. */
 export const pickColor: ToolHandler = ({ question }: { question: string }, { runId, signal }) =>
   new Promise((resolve, reject) => {
     const answer = (color: string) => {
-      put(questions, runId, undefined);
-      put(colors, runId, color);
+      put(runId, undefined);
       resolve({ color });
     };
     // Nobody waits any more: the run was stopped, or it took too long.
     signal.addEventListener("abort", () => {
-      put(questions, runId, undefined);
+      put(runId, undefined);
       reject(signal.reason);
     });
-    put(questions, runId, { text: question, answer });
+    put(runId, { text: question, answer });
   });
 
-/** The color that was chosen for this run's poster. */
-export function useColor(runId: string | undefined): string {
-  return useEntry(colors, runId ?? "") ?? FIRST;
+/** The colour that was chosen last. The run's log has it, so every page that shows the run does. */
+export function colorOf(view: View | undefined): string {
+  const call = view?.calls.findLast(({ tool, state }) => tool === "pick_color" && state === "completed");
+  return /#[0-9a-f]{6}/.exec(call?.preview ?? "")?.[0] ?? FIRST;
 }
 
 export function ColorForm({ runId }: { runId: string }) {
-  const question = useEntry(questions, runId);
+  const question = useSyncExternalStore(subscribe, () => questions.get(runId));
   if (!question) return null;
 
   function submit(event: FormEvent<HTMLFormElement>) {

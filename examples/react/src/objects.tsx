@@ -1,5 +1,5 @@
-import type { ObjectProps, Renderers } from "@midstream/client/react";
-import { useColor } from "./color";
+import { type ObjectProps, type Renderers, useRun } from "@midstream/client/react";
+import { colorOf } from "./color";
 
 interface TableData {
   title: string;
@@ -28,7 +28,7 @@ interface PosterData {
 }
 
 function Poster({ data: { heading, when, lines }, run }: ObjectProps<PosterData>) {
-  const color = useColor(run?.id);
+  const color = useRun(run, ({ view }) => colorOf(view));
   return (
     <figure className="poster" style={{ background: color }}>
       <h3>{heading}</h3>

@@ -118,7 +118,7 @@ function pageOf(webview: vscode.Webview, root: vscode.Uri): string {
 <button id="decide" type="button" hidden></button>
 <button id="stop" type="button">Stop</button>
 </header>
-<main id="run" aria-label="The run"></main>
+<main id="run" tabindex="0" aria-label="The run"></main>
 <footer>
 <ul id="corrections" aria-label="Corrections that wait"></ul>
 <form id="say">

@@ -60,7 +60,7 @@ class Cursor:
     def on_attached(self, frame: RunAttached) -> None:
         if not self.attached:
             self._last_reset = None
-            self.foreign = self.epoch not in (None, frame.epoch) or self.seq > frame.head_seq
+            self.foreign = self.epoch not in (None, frame.epoch)
             self.caught_up = False
         self._head = frame.head_seq
         self.attached = self.was_attached = True

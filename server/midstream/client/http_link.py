@@ -1,13 +1,12 @@
 """Streams and requests as a link, for where WebSockets do not get through: the core hears the same frames.
 
-A run that is attached is one stream of its log (NDJSON); a command is one request. What the server says of a
-connection on a WebSocket is said here: a stream knows its own place, and a request now and then that it is there.
+A run that is attached is one stream of its log and the frames around it (NDJSON); a command is one request. What the
+server says of a connection on a WebSocket is said here: a stream knows its own place, and a request now and then that
+the server is there.
 """
 
 import asyncio
 import json
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -19,49 +18,34 @@ from midstream.client.errors import Unreachable
 from midstream.client.link import LinkClosed
 from midstream.clock import Clock
 from midstream.tasks import spawn, stop
-from midstream_protocol.codec import frame_bytes, iso_ms
+from midstream_protocol.codec import decode_frame, encode_command, frame_bytes
 from midstream_protocol.codes import Close
-from midstream_protocol.commands import Ping, RunAttach, RunDetach, RunStart, ToolsOffer
-from midstream_protocol.errors import FieldError, ProtocolError, TooLarge
+from midstream_protocol.commands import ClientTool, Command, Ping, RunAttach, RunDetach, RunStart, ToolsOffer
+from midstream_protocol.errors import Draining, FieldError, ProtocolError, RunEnded, TooLarge
 from midstream_protocol.events import TERMINAL_STATUSES, TERMINAL_TYPES
 from midstream_protocol.frames import (
-    ConnectionLimits,
     ConnectionReady,
-    ErrorFrame,
     FramePayload,
     Heartbeat,
     Pong,
-    PrincipalInfo,
     Receipt,
     RunAttached,
     RunCaughtUp,
     RunReset,
 )
 from midstream_protocol.ids import new_id
-from midstream_protocol.limits import COMMANDS_IN_FLIGHT, MAX_FRAME_BYTES, MAX_INPUT_BYTES, MAX_TOOL_RESULT_BYTES
+from midstream_protocol.times import iso_ms
 
 TIMEOUT_S: Final = 15.0
 """Longer than the 10 s after which the server answers a command with `pending`."""
-SILENCE_S: Final = 60.0
-"""A stream says something at every heartbeat of its server: one that is silent for so long is broken."""
-HEARTBEAT_S: Final = 15.0
-"""Between two requests that ask whether the server is there."""
+SILENT_HEARTBEATS: Final = 4
+"""A stream shows life after one to two heartbeats of its server: one that is silent for so many is broken."""
 PENDING_S: Final = 1.0
 """Before a command that is not decided yet is sent again, with its id."""
 MAX_WAITING: Final = 1024
 """Frames that came and are not read yet: beyond it the streams wait, and so does the server."""
 
 _LOST: Final = 1006
-_ENTITLED: Final = ["correct", "cancel", "approve", "input"]
-_LIMITS: Final = ConnectionLimits(
-    max_frame_bytes=MAX_FRAME_BYTES,
-    max_input_bytes=MAX_INPUT_BYTES,
-    max_tool_result_bytes=MAX_TOOL_RESULT_BYTES,
-    max_runs=32,
-    commands_in_flight=COMMANDS_IN_FLIGHT,
-    command_memory_s=86_400,
-)
-"""The server's own are only said on a WebSocket; these are what every server takes."""
 
 
 class _Sent(msgspec.Struct):
@@ -106,12 +90,15 @@ class HttpLink:
         self._address = address
         self._http = http
         self._client_id = client_id
+        self._heartbeat_s = 0.0
         self._clock = clock
         self._frames: asyncio.Queue[bytes | None] = asyncio.Queue(MAX_WAITING)
         self._end: LinkClosed | None = None
         self._streams: dict[str, asyncio.Task[None]] = {}
         self._places: dict[str, int] = {}
         self._turns: dict[str, asyncio.Lock] = {}
+        self._asking: set[str] = set()
+        """Commands that are being answered."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._use(token)
 
@@ -119,22 +106,16 @@ class HttpLink:
 
     async def open(self) -> None:
         try:
-            answer = await self._http.get(self._address.web("/v1/runs"), params={"limit": 1})
+            answer = await self._http.get(self._address.web("/v1/connection"), params=self._who)
         except httpx2.TransportError as broken:
             raise Unreachable(str(broken) or type(broken).__name__) from broken
         self._refuse(answer)
-        if answer.status_code >= httpx2.codes.BAD_REQUEST or "items" not in _object(answer):
+        try:
+            ready = msgspec.json.decode(answer.content, type=ConnectionReady)
+        except msgspec.MsgspecError:
             text = f"it answered {answer.status_code}: is it the address of a Midstream server?"
-            raise Unreachable(text, status=answer.status_code)
-        ready = ConnectionReady(
-            connection_id=new_id("http"),
-            client_id=self._client_id,
-            server=answer.headers.get("server", ""),
-            now=self._now(),
-            heartbeat_s=HEARTBEAT_S,
-            principal=PrincipalInfo(id="", name=""),
-            limits=_LIMITS,
-        )
+            raise Unreachable(text, status=answer.status_code) from None
+        self._heartbeat_s = ready.heartbeat_s
         await self._say(ready)
         self._task(self._beat(), "beat")
 
@@ -157,15 +138,16 @@ class HttpLink:
             case RunDetach.TYPE:
                 self._leave(sent.run_id)
                 await self._say(Receipt(command_id=sent.command_id, status="accepted", run_id=sent.run_id))
-            case ToolsOffer.TYPE:
-                await self._reject(sent.command_id, ProtocolError.code, _NO_OFFER)
             case Ping.TYPE:
                 await self._say(Pong())
             case "auth.refresh":
                 self._use(str(msgspec.json.decode(sent.payload)["token"]))
                 await self._say(Receipt(command_id=sent.command_id, status="accepted"))
             case _:
-                self._task(self._command(sent, data), "command")
+                # It is sent again if its answer takes long, which is then waited for already.
+                if sent.command_id not in self._asking:
+                    self._asking.add(sent.command_id)
+                    self._task(self._command(sent, data), "command")
 
     async def close(self, code: int | None) -> None:
         self._finish(LinkClosed(_LOST if code is None else code))
@@ -187,9 +169,6 @@ class HttpLink:
         if self._end is None:
             await self._frames.put(frame)
 
-    async def _reject(self, command_id: str, code: str, text: str) -> None:
-        await self._say(Receipt(command_id=command_id, status="rejected", code=code, text=text))
-
     def _task(self, work: Any, name: str) -> asyncio.Task[None]:
         task = spawn(self._guarded(work), name=f"client:{self._client_id}/http/{name}")
         self._tasks.add(task)
@@ -209,16 +188,18 @@ class HttpLink:
         if token:
             self._http.headers["Authorization"] = f"Bearer {token}"
 
-    def _now(self) -> str:
-        return iso_ms(self._clock.now_ms())
+    @property
+    def _who(self) -> dict[str, str]:
+        return {"client_id": self._client_id}
 
     async def _beat(self) -> None:
         while True:
-            await self._clock.sleep(HEARTBEAT_S)
+            await self._clock.sleep(self._heartbeat_s)
             answer = await self._http.get(self._address.web("/healthz"))
             if answer.status_code >= httpx2.codes.INTERNAL_SERVER_ERROR:
                 raise LinkClosed(_LOST, f"the server answered {answer.status_code}")
-            await self._say(Heartbeat(now=self._now(), runs=dict(self._places)))
+            # One for all: a stream's own names its run alone.
+            await self._say(Heartbeat(now=iso_ms(self._clock.now_ms()), runs=dict(self._places)))
 
     def _refuse(self, answer: httpx2.Response) -> None:
         """Raises `LinkClosed` for an answer that says who asks may not."""
@@ -228,6 +209,16 @@ class HttpLink:
     # -- commands
 
     async def _command(self, sent: _Sent, data: bytes) -> None:
+        try:
+            receipt = await self._settled(sent, data)
+        finally:
+            self._asking.discard(sent.command_id)
+        await self._say(receipt)
+        # One that made or found another run than it named attaches.
+        if receipt.status == "accepted" and receipt.run_id is not None and receipt.run_id != sent.run_id:
+            self._follow(receipt.run_id, sent.command_id, RunAttach(), receipt=False)
+
+    async def _settled(self, sent: _Sent, data: bytes) -> Receipt:
         # Commands to one run take effect in the order in which they were sent.
         turn = self._turns.setdefault(sent.run_id or sent.command_id, asyncio.Lock())
         async with turn:
@@ -235,21 +226,17 @@ class HttpLink:
                 await self._clock.sleep(PENDING_S)
         if not sent.run_id:
             self._turns.pop(sent.command_id, None)
-        await self._say(receipt)
-        # One that made or found another run than it named attaches.
-        if receipt.status == "accepted" and receipt.run_id is not None and receipt.run_id != sent.run_id:
-            self._follow(receipt.run_id, sent.command_id, None)
+        return receipt
 
     async def _post(self, sent: _Sent, data: bytes) -> Receipt | None:
         """The receipt; None: not decided yet."""
-        who = {"client_id": self._client_id}
         headers = {"Content-Type": "application/json"}
         if sent.type == RunStart.TYPE and not sent.run_id:
             headers["Idempotency-Key"] = sent.command_id
             path, body = "/v1/runs", bytes(sent.payload)
         else:
             path, body = f"/v1/runs/{quote(sent.run_id, safe='')}/commands", data
-        answer = await self._http.post(self._address.web(path), params=who, headers=headers, content=body)
+        answer = await self._http.post(self._address.web(path), params=self._who, headers=headers, content=body)
         self._refuse(answer)
         if answer.status_code == httpx2.codes.ACCEPTED:
             return None
@@ -257,10 +244,13 @@ class HttpLink:
 
     # -- streams
 
-    def _follow(self, run_id: str, command_id: str, asked: RunAttach | None) -> None:
-        """`asked` None: a command attaches, and had its receipt."""
+    def _follow(self, run_id: str, command_id: str, asked: RunAttach, *, receipt: bool = True) -> None:
+        """`receipt` False: a command attaches, and had its own."""
         self._leave(run_id)
-        self._streams[run_id] = self._task(self._stream(run_id, command_id, asked), f"stream/{run_id}")
+        # Before anything is said: a beat in between must not leave the run out.
+        self._places[run_id] = asked.since_seq or 0
+        stream = self._stream(run_id, command_id, asked, receipt=receipt)
+        self._streams[run_id] = self._task(stream, f"stream/{run_id}")
 
     def _leave(self, run_id: str) -> None:
         self._places.pop(run_id, None)
@@ -268,69 +258,73 @@ class HttpLink:
         if stream is not None:
             stream.cancel()
 
-    async def _stream(self, run_id: str, command_id: str, asked: RunAttach | None) -> None:
-        path = f"/v1/runs/{quote(run_id, safe='')}"
-        answer = await self._http.get(self._address.web(path))
-        self._refuse(answer)
-        if answer.status_code != httpx2.codes.OK:
-            await self._say(_receipt(answer, command_id))
+    async def _stream(self, run_id: str, command_id: str, asked: RunAttach, *, receipt: bool) -> None:
+        refused = await self._offer(run_id, command_id, asked.client_tools) if asked.client_tools else None
+        if refused is not None:
+            await self._say(refused)
             return
-        view = _object(answer)
-        if asked is not None:
-            await self._say(Receipt(command_id=command_id, status="accepted", run_id=run_id))
-        head, epoch = int(view["cursor"]["seq"]), str(view["cursor"].get("epoch", ""))
-        # Before it is said: a beat in between must not leave the run out.
-        self._places[run_id] = asked.since_seq or 0 if asked is not None else 0
-        await self._say(_attached(view, command_id, run_id, answer))
-        params: dict[str, Any] = {"since_seq": 0}
-        if asked is not None:
-            if asked.client_tools and not asked.since_seq:
-                await self._say(ErrorFrame(code=ProtocolError.code, text=_NO_OFFER))
-            params = {"since_seq": asked.since_seq, "epoch": asked.epoch, "replay": asked.replay}
-            if asked.replay == "snapshot":
-                snapshot = RunReset(run_id=run_id, reason="requested", epoch=epoch, snapshot=view, snapshot_seq=head)
-                await self._say(snapshot)
-                params = {"since_seq": head, "epoch": epoch}
-                self._places[run_id] = head
-        await self._events(run_id, path, {name: value for name, value in params.items() if value is not None}, head)
-
-    async def _events(self, run_id: str, path: str, params: dict[str, Any], head: int) -> None:
-        since = int(params["since_seq"])
+        params = {"frames": 1, "since_seq": asked.since_seq, "epoch": asked.epoch, "replay": asked.replay}
         async with self._http.stream(
             "GET",
-            self._address.web(path + "/events"),
-            params=params,
+            self._address.web(f"/v1/runs/{quote(run_id, safe='')}/events"),
+            params={name: value for name, value in params.items() if value is not None},
             headers={"Accept": "application/x-ndjson"},
-            timeout=httpx2.Timeout(TIMEOUT_S, read=SILENCE_S),
+            timeout=httpx2.Timeout(TIMEOUT_S, read=max(TIMEOUT_S, SILENT_HEARTBEATS * self._heartbeat_s)),
         ) as response:
-            if response.status_code == httpx2.codes.NO_CONTENT:
-                await self._say(RunCaughtUp(run_id=run_id, seq=since))
-                return
             if response.status_code != httpx2.codes.OK:
-                raise LinkClosed(_LOST, f"the stream of run {run_id} was refused: {response.status_code}")
-            caught_up = since == head
-            if caught_up:
-                await self._say(RunCaughtUp(run_id=run_id, seq=since))
-            async for line in _lines(response):
-                said = _head(line)
-                seq = said.seq if said.seq is not None else _snapshot_seq(said.type, line)
-                await self._put(line)
-                if seq is not None:
-                    self._places[run_id] = seq
-                if not caught_up and seq is not None and seq >= head:
-                    caught_up = True
-                    await self._say(RunCaughtUp(run_id=run_id, seq=seq))
-                if said.type in TERMINAL_TYPES:
-                    self._places.pop(run_id, None)
-                    return
-                if said.type == RunReset.TYPE and seq is None:
-                    # The run is gone.
-                    return
+                await response.aread()
+                self._refuse(response)
+                said = _receipt(response, command_id)
+                if not receipt:
+                    raise LinkClosed(_LOST, said.text or "")
+                await self._say(said)
+                return
+            if receipt:
+                await self._say(Receipt(command_id=command_id, status="accepted", run_id=run_id))
+            if await self._passed_on(run_id, command_id, response):
+                self._places.pop(run_id, None)
+                return
         # The server goes down, or this reader was too slow for it: come back with the cursor.
         raise LinkClosed(_LOST, f"the stream of run {run_id} ended")
 
+    async def _offer(self, run_id: str, command_id: str, tools: list[ClientTool]) -> Receipt | None:
+        """On a WebSocket the tools of an attach are offered with it. Why they are not taken, for the attach."""
+        offer = ToolsOffer(run_id=run_id, client_tools=tools)
+        data = encode_command(Command(type=offer.TYPE, command_id=new_id("cmd"), payload=offer, run_id=run_id))
+        receipt = await self._settled(_sent(data), data)
+        # Of a run that has ended there is nothing to host, but all to read.
+        if receipt.status == "accepted" or receipt.code == RunEnded.code:
+            return None
+        if receipt.code == Draining.code:
+            raise LinkClosed(_LOST, receipt.text or "")
+        return msgspec.structs.replace(receipt, command_id=command_id)
 
-_NO_OFFER: Final = "over HTTP tools are offered with the start of a run only; where a WebSocket works, use it"
+    async def _passed_on(self, run_id: str, command_id: str, response: httpx2.Response) -> bool:
+        """Say what the stream says; whether that was all there will be."""
+        ended = False
+        async for line in _lines(response):
+            head = _head(line)
+            if head.type == Heartbeat.TYPE:
+                continue
+            # Only those that matter here are read.
+            frame = decode_frame(line).payload if head.type in (RunAttached.TYPE, RunReset.TYPE) else None
+            if isinstance(frame, RunAttached):
+                ended = frame.status in TERMINAL_STATUSES
+                await self._say(msgspec.structs.replace(frame, command_id=command_id))
+                continue
+            if isinstance(frame, RunReset):
+                self._places[run_id] = frame.snapshot_seq or 0
+                ended = frame.snapshot is not None and frame.snapshot.get("status") in TERMINAL_STATUSES
+                if frame.snapshot_seq is None:
+                    # The run is gone.
+                    await self._put(line)
+                    return True
+            await self._put(line)
+            if head.seq is not None:
+                self._places[run_id] = head.seq
+            if head.type in TERMINAL_TYPES or (ended and head.type == RunCaughtUp.TYPE):
+                return True
+        return False
 
 
 async def _lines(response: httpx2.Response) -> Any:
@@ -343,37 +337,6 @@ async def _lines(response: httpx2.Response) -> Any:
         for line in whole:
             if line:
                 yield line
-
-
-def _snapshot_seq(type_: str, line: bytes) -> int | None:
-    if type_ != RunReset.TYPE:
-        return None
-    seq = json.loads(line)["payload"].get("snapshot_seq")
-    return seq if isinstance(seq, int) else None
-
-
-def _attached(view: dict[str, Any], command_id: str, run_id: str, answer: httpx2.Response) -> RunAttached:
-    return RunAttached(
-        command_id=command_id,
-        run_id=run_id,
-        thread_id=str(view.get("thread_id", "")),
-        epoch=str(view["cursor"].get("epoch", "")),
-        head_seq=int(view["cursor"]["seq"]),
-        first_seq=1,
-        status=str(view.get("status", "running")),
-        can=[] if view.get("status") in TERMINAL_STATUSES else list(_ENTITLED),
-        pending=[_fresh(item, answer) for item in view.get("pending", [])],
-    )
-
-
-def _fresh(item: dict[str, Any], answer: httpx2.Response) -> dict[str, Any]:
-    """With the seconds left by the server's own clock."""
-    try:
-        now = parsedate_to_datetime(answer.headers["date"])
-        expires = datetime.fromisoformat(item["expires_at"]).astimezone(UTC)
-    except (KeyError, ValueError, TypeError):
-        return item
-    return {**item, "expires_in_s": max(0.0, (expires - now).total_seconds())}
 
 
 def _receipt(answer: httpx2.Response, command_id: str) -> Receipt:

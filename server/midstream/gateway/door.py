@@ -2,6 +2,7 @@
 
 from typing import Final
 
+import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -21,18 +22,30 @@ _PREFLIGHT: Final = {
 _EXPOSED: Final = "etag, idempotency-replayed, location, retry-after"
 
 
+MAX_LOGGED: Final = 100
+"""Different refusals that are logged, each once: who sets a server up must find them, strangers must not fill the log."""
+
+_SHOWN: Final = 200
+"""Characters of a header in the log."""
+
+_log = structlog.get_logger("midstream.door")
+
+
 class Door:
     """An ASGI application around the routes."""
 
     def __init__(self, routes: ASGIApp, *, rules: DoorRules) -> None:
         self._routes = routes
         self._rules = rules
+        self._logged: set[tuple[str | None, str | None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         host, origin = headers.get("host"), headers.get("origin")
         scheme = str(scope.get("scheme", "http"))
         refused = refusal(self._rules, scheme=scheme, host=host, origin=origin)
+        if refused is not None:
+            self._note(refused, host=host, origin=origin)
         if scope["type"] == "websocket":
             if refused is not None:
                 await _deny(refused, scope, receive, send)
@@ -48,6 +61,12 @@ class Door:
             await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, answer.send)
         else:
             await self._route({**scope, "app": self}, receive, answer)
+
+    def _note(self, refused: str, *, host: str | None, origin: str | None) -> None:
+        seen = (host and host[:_SHOWN], origin and origin[:_SHOWN])
+        if seen not in self._logged and len(self._logged) < MAX_LOGGED:
+            self._logged.add(seen)
+            _log.warning("refused at the door", host=seen[0], origin=seen[1], text=refused[: 2 * _SHOWN])
 
     async def _route(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         try:

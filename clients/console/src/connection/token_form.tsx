@@ -1,10 +1,12 @@
-import { useRef } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 
 import { tokenWasRefused, useToken } from "./state.js";
 
 /** Asks for the bearer token of a server that wants one. It stays in this tab. */
 export function TokenForm() {
   const field = useRef<HTMLInputElement>(null);
+  // `autofocus` counts when a page is loaded, not when the form comes again after a refusal.
+  useEffect(() => field.current?.focus(), []);
   const submit = (event: Event): void => {
     event.preventDefault();
     const value = field.current?.value.trim() ?? "";
@@ -22,7 +24,7 @@ export function TokenForm() {
           </p>
           <label class="field">
             Token
-            <input ref={field} type="password" autocomplete="off" spellcheck={false} required autofocus />
+            <input ref={field} type="password" autocomplete="off" spellcheck={false} required />
           </label>
           <div class="row">
             <button type="submit" class="primary">

@@ -1,6 +1,6 @@
 /** One run as the page shows it: the client's view, the timeline's order and the raw events, as signals. */
 
-import type { Client, Run, RunEvent, Update, View } from "@midstream/client";
+import { MidstreamError, type Client, type Run, type RunEvent, type Update, type View } from "@midstream/client";
 import { batch, signal } from "@preact/signals";
 
 import { isOver, Order, type Entry } from "../timeline/order.js";
@@ -10,6 +10,9 @@ export const MAX_RAW = 50_000;
 
 /** Runs that stay followed after their page was left, so that coming back shows them at once. */
 const MAX_OPEN = 12;
+
+/** Runs of a conversation that are asked for at once, to see whether one is among them. */
+const LISTED = 50;
 
 /** How long the first picture waits for the history to be complete, in ms: it should not be built up before the eyes. */
 const FIRST_PICTURE_MS = 1_500;
@@ -30,6 +33,7 @@ export class RunModel {
   #unsubscribe: () => void = () => undefined;
   #patience: ReturnType<typeof setTimeout> | undefined;
   #impatient = false;
+  #checking = false;
   readonly #abort = new AbortController();
 
   constructor(id: string) {
@@ -78,6 +82,32 @@ export class RunModel {
 
   get idle(): boolean {
     return this.view.value === undefined || isOver(this.view.value);
+  }
+
+  /**
+   * An ended run is followed no longer, so nobody tells that it was deleted: look whether it is there still. The list
+   * is asked first, because that says so of most without an error; only an attach knows for certain.
+   */
+  async check(client: Client): Promise<void> {
+    const { value: view } = this.view;
+    if (view === undefined || !this.idle || this.opening.value !== "open" || this.#checking) return;
+    this.#checking = true;
+    try {
+      const listed = await client.rest.runs({ threadId: view.thread_id, limit: LISTED });
+      if (listed.next_cursor !== undefined || listed.items.some((run) => run.run_id === this.id)) return;
+      const run = await client.attach(this.id, { replay: "snapshot", signal: this.#abort.signal });
+      run.detach();
+    } catch (error) {
+      // Whatever else is wrong, the connection's mark tells.
+      if (!(error instanceof MidstreamError) || error.code !== "not_found") return;
+      this.#unsubscribe();
+      batch(() => {
+        this.error.value = error;
+        this.opening.value = "failed";
+      });
+    } finally {
+      this.#checking = false;
+    }
   }
 
   close(): void {

@@ -17,6 +17,20 @@ import { RunStatusMark } from "./status.js";
 /** One run: what it does and did, and what steers it. */
 export function RunPage({ runId }: { runId: string }) {
   const model = useMemo(() => modelOf(client.value, runId), [client.value, runId]);
+  useEffect(() => {
+    const looked = (): void => {
+      if (document.visibilityState === "visible") void model.check(client.value);
+    };
+    looked();
+    document.addEventListener("visibilitychange", looked);
+    addEventListener("focus", looked);
+    addEventListener("online", looked);
+    return () => {
+      document.removeEventListener("visibilitychange", looked);
+      removeEventListener("focus", looked);
+      removeEventListener("online", looked);
+    };
+  }, [model]);
   switch (model.opening.value) {
     case "opening":
       return (

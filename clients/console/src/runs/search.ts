@@ -2,8 +2,13 @@
 
 import type { RunSummary } from "@midstream/client";
 
+/** From so many characters on a word may be a part of an id: fewer stand in most of them by chance. */
+const ID_PART = 6;
+
+const idsOf = (run: RunSummary): string => `${run.run_id}\n${run.thread_id}`.toLowerCase();
+
 const wordsOf = (run: RunSummary): string =>
-  [run.title, run.input, run.agent, run.run_id, run.thread_id, run.status, run.status_text, run.failure?.text, textOf(run.result)]
+  [run.title, run.input, run.agent, run.status, run.status_text, run.failure?.text, textOf(run.result)]
     .filter((part) => part !== undefined)
     .join("\n")
     .toLowerCase();
@@ -17,7 +22,8 @@ export const matching = (runs: readonly RunSummary[], query: string): readonly R
   if (words.length === 0) return runs;
   return runs.filter((run) => {
     const text = wordsOf(run);
-    return words.every((word) => text.includes(word));
+    const ids = idsOf(run);
+    return words.every((word) => text.includes(word) || (word.length >= ID_PART && ids.includes(word)));
   });
 };
 

@@ -46,9 +46,13 @@ export function CorrectionBox({ run, client }: { run: Run; client: Client | unde
     setSending(undefined);
   };
 
+  const label = ended ? "Start a new run in this conversation" : "Tell the agent something";
+  // On a small screen the box is one line until somebody wants it.
+  const wanted = text !== "" || sending !== undefined || refusal !== "";
+
   if (!can) return <p class="muted steer-note">This run takes no corrections.</p>;
   return (
-    <section class="correction" aria-label={ended ? "Go on" : "Correct the agent"}>
+    <section class={`correction ${wanted ? "wanted" : ""}`} aria-label={ended ? "Go on" : "Correct the agent"}>
       {pending.length > 0 && <Pending run={run} pending={pending} />}
       {returned.offers.map((each) => (
         <div class="returned" key={each.correction_id} role="status">
@@ -66,10 +70,11 @@ export function CorrectionBox({ run, client }: { run: Run; client: Client | unde
         </div>
       ))}
       <div class="say">
-        <label for={`${id}-text`}>{ended ? "Start a new run in this conversation" : "Tell the agent something"}</label>
+        <label for={`${id}-text`}>{label}</label>
         <textarea
           id={`${id}-text`}
           rows={2}
+          placeholder={label}
           value={text}
           aria-describedby={`${id}-help`}
           aria-keyshortcuts="Control+Enter"
@@ -93,7 +98,9 @@ export function CorrectionBox({ run, client }: { run: Run; client: Client | unde
         {!ended && <Modes id={id} mode={mode} choose={setMode} />}
         <p class="hint" id={`${id}-help`}>
           {ended ? "The new run goes on with this conversation." : MODES.find((each) => each.mode === mode)?.says}{" "}
-          <kbd>Ctrl</kbd>+<kbd>Enter</kbd> sends.
+          <span class="correction-keys">
+            <kbd>Ctrl</kbd>+<kbd>Enter</kbd> sends.
+          </span>
         </p>
         <div aria-live="polite">
           {refusal !== "" && <p class="problem">{refusal}</p>}

@@ -13,9 +13,14 @@ export interface Diff {
   readonly lines: readonly DiffLine[];
   readonly added: number;
   readonly removed: number;
+  /** False: a place promises lines that are not there. */
+  readonly whole: boolean;
 }
 
 const PLACE = /^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@/;
+
+/** What the server writes where it cuts a preview. */
+const LEFT_OUT = /^… \[[\d,]+ characters left out\] …$/;
 
 /** Without a place (`@@`) lines count as changes by their sign alone, as a short hand-written diff has them. */
 export function parseDiff(text: string): Diff {
@@ -25,12 +30,14 @@ export function parseDiff(text: string): Diff {
   // What the place promises is still to come: within it `--- a` is a removed line that begins with two dashes.
   let [oldLeft, newLeft] = [0, 0];
   let placed = false;
+  let whole = true;
   const all = text.split("\n");
   if (all.at(-1) === "") all.pop();
   for (const [index, line] of all.entries()) {
     const inside = oldLeft > 0 || newLeft > 0;
     const place = PLACE.exec(line);
     if (place !== null) {
+      if (inside) whole = false;
       placed = true;
       [oldLine, newLine] = [Number(place[1]), Number(place[3])];
       [oldLeft, newLeft] = [Number(place[2] ?? 1), Number(place[4] ?? 1)];
@@ -56,10 +63,12 @@ export function parseDiff(text: string): Diff {
     } else {
       // Not a line of a diff: something was left out here, and the numbers are right no longer.
       if (inside && !line.startsWith("\\")) [placed, oldLeft, newLeft] = [false, 0, 0];
+      // An empty line is one of the file whose space was lost on the way.
+      if ((inside && !/^\\|^$/.test(line)) || LEFT_OUT.test(line)) whole = false;
       lines.push({ kind: "note", text: line });
     }
   }
-  return { lines, added, removed };
+  return { lines, added, removed, whole: whole && oldLeft <= 0 && newLeft <= 0 };
 }
 
 function isFileLine(line: string, next: string | undefined, before: string | undefined): boolean {

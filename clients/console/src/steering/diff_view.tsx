@@ -29,8 +29,10 @@ export function DiffView({ text, label }: { text: string; label: string }) {
   return (
     <div class="diff">
       <p class="hint">
+        {diff.whole ? "" : "At least "}
         {diff.added} {diff.added === 1 ? "line" : "lines"} added, {diff.removed} removed.
       </p>
+      {!diff.whole && <p class="why strong">This is not all of it: lines are missing here that the change has.</p>}
       {/* It scrolls by itself, so it must be reachable with the keyboard. */}
       <div class="diff-lines" role="region" aria-label={label} tabIndex={0}>
         {lines.map((line, index) => (

@@ -20,6 +20,9 @@ export interface ControlProps<Value> {
 /** Characters up to which a text or JSON can be edited here: a longer one makes the browser's own text area slow. */
 export const MAX_EDITED = 50_000;
 
+/** Rows of a text before it scrolls by itself; how many lines it has is then said below it. */
+const MAX_ROWS = 12;
+
 const common = ({ id, disabled, describedBy, wrong }: ControlProps<unknown>) => ({
   id,
   disabled,
@@ -66,12 +69,16 @@ function PlainTextControl(props: ControlProps<string> & { long: boolean }) {
     );
   }
   const shared = { ...common(props), value, spellcheck: false, autocomplete: "off" as const };
+  const lines = long ? value.split("\n").length : 1;
   return long ? (
-    <textarea
-      {...shared}
-      rows={Math.min(12, Math.max(3, value.split("\n", 12).length))}
-      onInput={(event) => onChange(event.currentTarget.value)}
-    />
+    <>
+      <textarea
+        {...shared}
+        rows={Math.min(MAX_ROWS, Math.max(3, lines))}
+        onInput={(event) => onChange(event.currentTarget.value)}
+      />
+      {lines > MAX_ROWS && <p class="hint">{lines.toLocaleString("en")} lines</p>}
+    </>
   ) : (
     <input type="text" {...shared} onInput={(event) => onChange(event.currentTarget.value)} />
   );

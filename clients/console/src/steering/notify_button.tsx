@@ -9,10 +9,21 @@ export function NotifyButton() {
   return (
     <button
       type="button"
-      class="small"
+      class="small notify"
+      title="Notify me when a run waits"
       onClick={() => void Notification.requestPermission().then(() => setAsks(canAsk()))}
     >
-      Notify me when a run waits
+      <svg viewBox="0 0 16 16" aria-hidden="true">
+        <path
+          d="M4 11V7a4 4 0 0 1 8 0v4l1 1H3zM7 14h2M8 1.5V3"
+          fill="none"
+          stroke="currentColor"
+          stroke-width="1.5"
+          stroke-linecap="round"
+          stroke-linejoin="round"
+        />
+      </svg>
+      <span>Notify me when a run waits</span>
     </button>
   );
 }

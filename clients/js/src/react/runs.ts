@@ -116,7 +116,8 @@ function createHold(client: Client, id: string, left: () => void): Hold {
     follow(run);
   } else {
     const { signal } = abort;
-    client.attach(id, { signal }).then(
+    // Joined deltas make the same view of a long log sooner, and leave the events to whoever iterates.
+    client.attach(id, { replay: "merged", signal }).then(
       (its) => (signal.aborted ? its.detach() : follow(its)),
       (error: unknown) => {
         failed = { ...LOADING, status: "error", error: error instanceof Error ? error : new Error(String(error)) };
