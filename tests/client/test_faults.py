@@ -146,6 +146,16 @@ async def test_one_bad_line_that_never_ends(server, transport, line):
     await over(server, [], transport, rest=line)
 
 
+@pytest.mark.parametrize("seed", range(6))
+async def test_a_line_that_loses_frames_for_ever(server, seed):
+    proxy = await over(server, [], "websocket", rest=Line(drop=0.05, seed=seed))
+    assert proxy.counts.dropped > 0
+
+
+async def test_a_line_that_loses_every_third_frame(server):
+    await over(server, [], "websocket", rest=Line(drop=0.33, seed=7))
+
+
 async def test_a_way_up_that_breaks(server, transport):
     lines = (Line(up_cut_at=at, how=how) for at, how in itertools.product(range(300, 1_500, 250), ("close", "reset")))
     await over(server, lines, transport)
