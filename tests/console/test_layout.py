@@ -44,6 +44,12 @@ async def test_nothing_shifts_while_an_answer_streams(browser: Browser, desk: Wa
         # It was followed to its end.
         assert await page.locator(".timeline-scroll").evaluate(FAR_FROM_THE_END) < 2
         assert await page.evaluate("window.longest") < 400
+        # Nor when the run ends, and what steers it gives way to what starts the next one.
+        desk.stage.go.set()
+        await expect(page.get_by_role("article").filter(has_text="Completed")).to_be_in_viewport()
+        await page.get_by_label("Start a new run in this conversation").wait_for()
+        shifts = await page.evaluate("window.shifts")
+        assert sum(each["value"] for each in shifts) < 0.02, shifts
 
 
 async def test_a_reader_further_up_stays_there(browser: Browser, desk: Watched) -> None:

@@ -6,6 +6,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
+from tests.console import deciding
 from tests.console.watching import Watched, ended, looking, start, watched
 from tests.testkit.chromium import chromium, inaccessible, shot
 
@@ -53,6 +54,31 @@ async def test_a_run_is_started_and_read_on_a_phone(browser: Browser, desk: Watc
         await page.get_by_role("button", name="Events").tap()
         await expect(page.get_by_role("dialog", name="Raw events")).to_be_visible()
         await _fits(page)
+
+
+async def test_what_steers_a_run_leaves_the_screen_to_the_run(browser: Browser) -> None:
+    share = "document.querySelector('.steering').getBoundingClientRect().height / innerHeight"
+    async with deciding.deciding() as desk:
+        run_id = await deciding.start(desk, "Look around", agent="writer")
+        async with looking(browser, desk.url, run_id, **PHONE) as page:
+            box = page.get_by_label("Tell the agent something")
+            send = page.get_by_role("button", name="Send correction")
+            await expect(page.get_by_text("1 call is running")).to_be_visible()
+            await expect(send).to_be_hidden()
+            assert await page.evaluate(share) < 0.25
+            await shot(page, "phone-steering")
+            await box.tap()
+            await expect(send).to_be_visible()
+            await _fits(page)
+            await box.fill("Look elsewhere")
+            # What is written is not put out of sight, wherever the focus goes.
+            await page.locator(".run-head h1").tap()
+            await expect(send).to_be_visible()
+            await send.tap()
+            await expect(page.get_by_text("Not read yet")).to_be_visible()
+            await expect(send).to_be_hidden()
+            assert await inaccessible(page) == []
+            desk.ledger.go.set()
 
 
 async def test_hostile_and_wide_text_fits_a_phone(browser: Browser, desk: Watched) -> None:

@@ -86,6 +86,25 @@ async def test_links_that_lead_nowhere_say_so(browser: Browser, desk: Watched) -
         await expect(page.get_by_label("What should the agent do?")).to_be_visible()
 
 
+async def test_a_run_that_is_deleted_is_not_shown_as_if_it_were_there(browser: Browser, desk: Watched) -> None:
+    run_id = await start(desk, "story")
+    other = await start(desk, "story")
+    await ended(desk, run_id)
+    await ended(desk, other)
+    async with looking(browser, desk.url, run_id) as page:
+        await expect(page.get_by_role("article").filter(has_text="Completed")).to_be_visible()
+        await page.goto(f"{desk.url}/#/runs/{other}")
+        await expect(page.get_by_role("article").filter(has_text="Completed")).to_be_visible()
+        for gone in (run_id, other):
+            assert (await desk.http.delete(f"/v1/runs/{gone}")).status_code == 204
+        # Whoever comes back to the window, or to the run.
+        await page.evaluate("dispatchEvent(new Event('focus'))")
+        await expect(page.get_by_role("heading", name="There is no such run")).to_be_visible()
+        await page.goto(f"{desk.url}/#/")
+        await page.goto(f"{desk.url}/#/runs/{run_id}")
+        await expect(page.get_by_role("heading", name="There is no such run")).to_be_visible()
+
+
 async def test_a_server_that_wants_a_token_is_given_one(browser: Browser) -> None:
     async with watched(token="correct horse battery staple") as desk:
         desk.http.headers["authorization"] = "Bearer correct horse battery staple"
@@ -97,6 +116,7 @@ async def test_a_server_that_wants_a_token_is_given_one(browser: Browser) -> Non
             await page.get_by_label("Token").fill("wrong")
             await page.keyboard.press("Enter")
             await expect(page.get_by_text("did not take the token")).to_be_visible()
+            await expect(page.get_by_label("Token")).to_be_focused()
             await page.get_by_label("Token").fill("correct horse battery staple")
             await page.keyboard.press("Enter")
             await expect(page.get_by_role("article").filter(has_text="Completed")).to_be_visible()

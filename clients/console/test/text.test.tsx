@@ -42,6 +42,10 @@ describe("one line", () => {
     expect(safeInline("pay \u202Egpj.exe")).toBe("pay [U+202E]gpj.exe");
     expect(safeInline("a\u0000b\nc\u200bd")).toBe("a[U+0000]b\u21b5c[U+200B]d");
   });
+  test("shows letters that are blank, and does not let marks be heaped on one letter", () => {
+    expect(safeInline("a\u3164b\u2800c\u115fd")).toBe("a[U+3164]b[U+2800]c[U+115F]d");
+    expect(visibleProse(`Z${"\u0336".repeat(100)} e\u0301\u0323`)).toBe(`Z${"\u0336".repeat(8)}[+92 marks] e\u0301\u0323`);
+  });
   test("takes terminal sequences out", () => {
     expect(safeInline("\u001b[31mred\u001b[0m \u001b]8;;http://evil\u0007link\u001b]8;;\u0007")).toBe("red link");
   });

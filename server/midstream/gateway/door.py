@@ -23,7 +23,7 @@ _EXPOSED: Final = "etag, idempotency-replayed, location, retry-after"
 
 
 MAX_LOGGED: Final = 100
-"""Different refusals that are logged, each once: who sets a server up must find them, strangers must not fill the log."""
+"""Different refusals that are logged, each once: who sets a server up must find them, strangers must not fill it."""
 
 _SHOWN: Final = 200
 """Characters of a header in the log."""

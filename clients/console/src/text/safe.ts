@@ -13,13 +13,18 @@ const INLINE_LOOK = 4 * MAX_INLINE;
 const ANSI = /(?:\u001b\[|\u009b)[0-?]{0,64}[ -/]{0,8}[@-~]|\u001b\][^\u0007\u001b]{0,2048}(?:\u0007|\u001b\\)|\u001b[@-Z\\-_]/g;
 
 /**
- * Controls (but tab and newline), bidirectional controls, line and paragraph separators, characters without width and
- * the tag characters. The joiners U+200C and U+200D stay: scripts and emoji need them.
+ * Controls (but tab and newline), bidirectional controls, line and paragraph separators, characters without width, the
+ * letters that are blank (fillers of Hangul, Khmer and Braille), and the tag characters. The joiners U+200C and U+200D stay: scripts and emoji need them.
  */
-const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|[\u{e0000}-\u{e007f}]/gu;
+const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufeff\uffa0\ufff9-\ufffb]|[\u{e0000}-\u{e007f}]/gu;
 
 /** In prose: the marks for writing from right to left are needed there, the overrides and embeddings never. */
 const UNSEEN_IN_PROSE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b\u2028-\u202e\u2060-\u206f\ufff9-\ufffb]|[\u{e0000}-\u{e007f}]/gu;
+
+/** Marks over and under one letter, from the ninth on: no script needs so many, and they would cover the lines around. */
+const HEAPED = /(\p{M}{8})(\p{M}+)/gu;
+
+const counted = (_: string, kept: string, heap: string): string => `${kept}[+${[...heap].length} marks]`;
 
 const LONE_SURROGATE = /[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
 
@@ -31,11 +36,11 @@ export const withoutAnsi = (text: string): string => text.replace(ANSI, "");
 
 /** `text` with everything unseen made visible; newlines and tabs stay. */
 export const visible = (text: string): string =>
-  text.replace(/\r\n/g, "\n").replace(LONE_SURROGATE, "\ufffd").replace(UNSEEN, asSeen);
+  text.replace(/\r\n/g, "\n").replace(LONE_SURROGATE, "\ufffd").replace(UNSEEN, asSeen).replace(HEAPED, counted);
 
 /** As `visible`, for running prose in any script. */
 export const visibleProse = (text: string): string =>
-  text.replace(/\r\n/g, "\n").replace(LONE_SURROGATE, "\ufffd").replace(UNSEEN_IN_PROSE, asSeen);
+  text.replace(/\r\n/g, "\n").replace(LONE_SURROGATE, "\ufffd").replace(UNSEEN_IN_PROSE, asSeen).replace(HEAPED, counted);
 
 /** Cut to `max` UTF-16 units, never in the middle of a character. */
 export const cut = (text: string, max: number): string => {
