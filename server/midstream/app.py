@@ -13,7 +13,6 @@ from importlib.metadata import version
 from typing import Any, Final
 
 import msgspec
-import structlog
 from starlette.types import Receive, Scope, Send
 
 from midstream.agents.catalogue import Catalogue
@@ -30,6 +29,7 @@ from midstream.gateway.auth import LOCAL, Authenticate, Authenticator, authentic
 from midstream.gateway.gateway import Gateway, Readiness
 from midstream.gateway.origin import door_rules
 from midstream.log import LogError, Store, open_store
+from midstream.logs import Logger
 from midstream.outbound import Channel, forward
 from midstream.outbound.webhooks import Webhooks
 from midstream.runs import Principal, Registry, Stopping
@@ -46,7 +46,7 @@ _NOT_STARTED: Final = (
     "Starlette(lifespan=midstream.lifespan, routes=[Mount('/agents', midstream)])"
 )
 
-_log = structlog.get_logger("midstream.app")
+_log = Logger("midstream.app")
 
 
 class Midstream:

@@ -29,6 +29,7 @@ from midstream.gateway.pages import is_built
 from midstream.gateway.uvicorn_http import MidstreamHttpProtocol
 from midstream.gateway.uvicorn_ws import MidstreamProtocol
 from midstream.log import LogError
+from midstream.logs import Logger
 from midstream.settings import DEFAULT_PORT, BadSettings, Settings, unknown_variables
 from midstream.tasks import spawn
 
@@ -57,7 +58,7 @@ _JSON_TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
 )
 """Without the local variables of each frame: arguments and keys are among them."""
 
-_log = structlog.get_logger("midstream.serving")
+_log = Logger("midstream.serving")
 
 
 class CannotStart(Exception):

@@ -6,11 +6,11 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
-import structlog
+from midstream.logs import Logger
 
 T = TypeVar("T")
 
-_log = structlog.get_logger("midstream.tasks")
+_log = Logger("midstream.tasks")
 
 
 def spawn(

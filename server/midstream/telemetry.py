@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from operator import attrgetter
 from typing import Final, get_args
 
-import structlog
 from msgspec import Struct, field
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -18,6 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from midstream.instruments import Counter, Histogram, LabelledCounter, LabelledHistogram
+from midstream.logs import Logger
 from midstream_protocol.codes import Close
 from midstream_protocol.events import TERMINAL_STATUSES, RunStatus
 from midstream_protocol.frames import RunReset
@@ -38,7 +38,7 @@ _LIVE_STATUSES: Final = tuple(status for status in get_args(RunStatus) if status
 _KNOWN_CODES: Final = frozenset({1000, 1001, 1005, 1006, 1009, 1011, 1012, *map(int, Close)})
 _RESET_REASONS: Final[tuple[str, ...]] = get_args(RunReset.__annotations__["reason"])
 
-_log = structlog.get_logger("midstream.telemetry")
+_log = Logger("midstream.telemetry")
 
 # Not the library's global one: what is imported beside us adds to that as it likes.
 REGISTRY: Final = CollectorRegistry()

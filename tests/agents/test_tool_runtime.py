@@ -11,9 +11,9 @@ import pytest
 from midstream import AgentLimits, RunFailure, ToolContext, ToolError, tool
 from midstream.agents.conversation import Call
 from midstream.agents.tools import runtime
-from midstream.agents.tools.threads import in_thread, left_running
 from midstream.tasks import spawn, stop
 from midstream.testing import Refused, call, calls
+from midstream.threads import in_thread, left_running
 from midstream_protocol.limits import MAX_PREVIEW_CHARS
 from tests.agents.kit import acting, agent, check_log, eventually
 

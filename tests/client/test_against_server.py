@@ -15,6 +15,7 @@ from midstream.settings import Settings
 from midstream_protocol.commands import ClientTool, ResumeFrom
 from midstream_protocol.errors import AlreadyResolved, Conflict, NotFound, RunEnded
 from midstream_protocol.events import ApprovalRequired, ToolRequested
+from tests.testkit.fault_proxy import FaultProxy
 from tests.testkit.served import served
 
 pytestmark = pytest.mark.asyncio
@@ -86,6 +87,36 @@ async def test_a_tool_that_runs_here(server, transport):
                 await run.tool_result(event.payload.tool_call_id, result="at home")
         (call,) = run.view.calls
         assert (call.state, call.via) == ("completed", "client")
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_a_tool_that_is_registered_after_the_start(server, transport, away):
+    located = []
+    async with (
+        FaultProxy(int(server.url.rpartition(":")[2])) as proxy,
+        connect(f"http://127.0.0.1:{proxy.port}", client_id="desktop", transport=transport) as client,
+        connect(server.url, client_id="phone") as other,
+    ):
+        run = await client.start(input="pay")
+        (approval,) = await run.until(lambda run: run.approvals)
+        run.register_tool("locate", lambda _args, call: located.append(call.tool_call_id) or "at home")
+        # The receipt of what was sent after it: the offer is there.
+        await run.correct("locate me")
+        if away:
+            await proxy.refuse()
+            proxy.cut()
+            # Over HTTP a stream that breaks is the end of the link, as a socket is.
+            while client.state == "ready":  # noqa: ASYNC110 - it has no event for that, and does not last
+                await asyncio.sleep(0.01)
+            # Meanwhile another takes it over; with its attach this one takes it back.
+            await other.attach(run.run_id, client_tools=[ClientTool(name="locate")])
+            await proxy.accept()
+            while client.state != "ready":  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await approval.deny()
+        await run.wait()
+        assert [call.state for call in run.view.calls if call.tool == "locate"] == ["completed"]
+        assert len(located) == 1
 
 
 async def test_what_comes_too_late_starts_the_next_run(server, transport):

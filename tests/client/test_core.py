@@ -523,6 +523,19 @@ def test_backoff_grows_to_twenty_seconds_and_starts_over_after_ten_good_ones():
     assert play.lose()[-1].delay_s == 0.25
 
 
+def test_a_line_that_is_cut_often_but_brings_something_is_not_waited_for_long():
+    play = Playbook().following()
+    for _ in range(9):
+        play.core.unreachable(Unreachable("refused"))
+    for seq in (1, 2, 3):
+        play.connect()
+        again = play.core.runs["run_1"].attach_id
+        play.get(receipt(again), attached(again, head=seq), event(seq))
+        assert play.lose()[-1].delay_s == 2
+    play.connect()
+    assert play.lose()[-1].delay_s == 4, "this one brought nothing"
+
+
 def test_backoff_is_jittered_over_the_whole_interval():
     assert Playbook(fraction=0.0).following().lose()[-1].delay_s == 0.0
     assert Playbook(fraction=0.5).following().lose()[-1].delay_s == 0.125

@@ -5,7 +5,7 @@ import json
 import httpx2
 import pytest
 
-from midstream.client import Address, Pending, Rest, Unreachable
+from midstream.client import Address, Pending, Rest, Unreachable, connect
 from midstream_protocol.commands import RunCancel
 from midstream_protocol.errors import AlreadyResolved, NotFound
 from tests.client.peer import Impatient
@@ -156,3 +156,29 @@ async def test_grants_and_dead_letters():
         ("DELETE", "/dead-letters"),
         ("DELETE", "/dead-letters?kind=webhook"),
     ]
+
+
+@pytest.mark.parametrize("typed", [".", "..", "a/../b", "?kind=tool", "%2e"])
+async def test_what_is_no_id_asks_for_nothing_else(typed):
+    missing = httpx2.Response(404, json={"error": {"code": "not_found", "text": "no such thing"}})
+    web = Web(*[missing] * 5)
+    rest = web.rest
+    for ask in (rest.dismiss, rest.revoke_grant, rest.delete, rest.thread, rest.view):
+        with pytest.raises(NotFound):
+            await ask(typed)
+    parts = [request.url.raw_path.decode().split("/") for request in web.asked]
+    kinds = ["dead-letters", "grants", "runs", "threads", "runs"]
+    assert [part[:4] for part in parts] == [["", "base", "v1", kind] for kind in kinds]
+    assert all(len(part) == 5 and part[4] not in ("", ".", "..") and "?" not in part[4] for part in parts)
+
+
+@pytest.mark.parametrize("transport", ["websocket", "http", "auto"])
+async def test_a_token_that_cannot_be_sent_is_not_shown(transport):
+    with pytest.raises(Unreachable, match="line break") as refused:
+        async with connect("http://127.0.0.1:9", token="CANARY\n", transport=transport):
+            pass
+    assert "CANARY" not in str(refused.value)
+    rest = Rest(Address("http://127.0.0.1:9"), token="CANARY\n")
+    with pytest.raises(Unreachable, match="line break"):
+        await rest.grants()
+    await rest.aclose()

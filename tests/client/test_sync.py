@@ -58,6 +58,28 @@ def test_tools_that_run_here_may_block_and_may_use_this_client(client):
     assert "near 1 agents" in view.calls[0].preview
 
 
+def _nothing_left(_args, _call):
+    return next(iter([]))
+
+
+def _leaves(_args, _call):
+    sys.exit(3)
+
+
+async def _waits_for_what_was_cancelled(_args, _call):
+    inner = asyncio.ensure_future(asyncio.sleep(PATIENCE_S))
+    inner.cancel()
+    await inner
+
+
+@pytest.mark.parametrize("handler", [_nothing_left, _leaves, _waits_for_what_was_cancelled])
+def test_whatever_ends_a_tool_ends_its_call(url, handler):
+    with connect(url) as client:
+        view = client.start(input="locate", tools={"locate": handler}).wait()
+        assert view.calls[0].state == "failed"
+        assert client.start(input="hello").wait().status == "completed", "and nothing else"
+
+
 def test_rest_streams_and_errors(client):
     run = client.start(input="hello")
     final = run.wait()
@@ -133,8 +155,8 @@ from midstream.client.sync import connect
 client = connect(sys.argv[1])
 run = client.start(input="pay")
 run.until(lambda inner: inner.approvals)
-print(run.run_id, flush=True)
 try:
+    print(run.run_id, flush=True)
     run.wait()
 except KeyboardInterrupt:
     print(run.approvals[0].label, run.cancel().status, run.wait().status, flush=True)
@@ -154,3 +176,48 @@ def test_an_interrupt_ends_the_waiting_and_nothing_else_and_a_forgotten_client_e
     assert out == "Pay <b>5</b> accepted cancelled\n"
     assert err == ""
     assert program.returncode == 0
+
+
+LOUD = """
+import sys
+from midstream.client.sync import connect
+
+def locate(args, call):
+    secret = "CANARY"
+    raise ValueError("x" * 3_000_000)
+
+with connect(sys.argv[1]) as client:
+    print(client.start(input="locate", tools={"locate": locate}).wait().calls[0].state)
+"""
+
+
+def test_the_output_is_the_programs_own_and_a_traceback_shows_no_variables(url):
+    command = [sys.executable, "-c", textwrap.dedent(LOUD), url]
+    program = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+    assert program.stdout == "failed\n"
+    assert program.stderr.startswith("a tool of this program failed tool='locate'\nTraceback")
+    assert "CANARY" not in program.stderr
+
+
+HUNG = """
+import sys, threading
+from midstream.client.sync import connect
+
+begun = threading.Event()
+
+def locate(args, call):
+    begun.set()
+    threading.Event().wait()
+
+with connect(sys.argv[1]) as client:
+    run = client.start(input="locate", tools={"locate": locate})
+    begun.wait()
+    run.cancel()
+    print(run.wait().status)
+"""
+
+
+def test_a_tool_that_hangs_does_not_hold_up_the_end_of_the_program(url):
+    command = [sys.executable, "-c", textwrap.dedent(HUNG), url]
+    program = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+    assert (program.stdout, program.stderr) == ("cancelled\n", "")

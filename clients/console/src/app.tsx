@@ -42,6 +42,9 @@ export function App() {
               {words}
             </a>
           ))}
+          <a class="wide" href="./docs">
+            Protocol
+          </a>
         </nav>
         <ConnectionBadge />
         <ThemeToggle />

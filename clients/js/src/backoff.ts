@@ -10,6 +10,12 @@ export const MAX_INTERVAL_MS = 20_000;
 /** A connection that was ready this long was a good one: the next failure is a first failure again. */
 export const STABLE_AFTER_MS = 10_000;
 
+/**
+ * Failures that count at most when the connection before brought something new: a line that is cut often is not a server
+ * that is down, and whoever watches waits 2 s at most.
+ */
+export const FAILURES_AFTER_NEWS = 3;
+
 /** Milliseconds to wait after so many `failures` before this one. `fraction` is random in [0, 1). */
 export function backoff(failures: number, fraction: number): number {
   return fraction * Math.min(MAX_INTERVAL_MS, FIRST_INTERVAL_MS * 2 ** failures);

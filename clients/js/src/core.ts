@@ -15,7 +15,7 @@
  */
 
 import type { Action, Arrival } from "./actions.js";
-import { backoff, seconds, STABLE_AFTER_MS, toldIn } from "./backoff.js";
+import { backoff, FAILURES_AFTER_NEWS, seconds, STABLE_AFTER_MS, toldIn } from "./backoff.js";
 import { type Cursor, place, type Replay } from "./cursor.js";
 import { Disconnected, type ErrorCode, MidstreamError, Refused } from "./errors.js";
 import { readFrame } from "./frame.js";
@@ -93,6 +93,8 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
   let unanswered = new Map<string, Outgoing>();
   let nextConnection: Outgoing[] = [];
   let failures = 0;
+  /** This connection brought an event or an answer. */
+  let news = false;
   let renewed = false;
   let toldMs: number | undefined;
   let readyAt: number | undefined;
@@ -172,6 +174,8 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
     unanswered = new Map();
     nextConnection = [];
     for (const cursor of runs.values()) awaiting(cursor, undefined);
+    if (news) failures = Math.min(failures, FAILURES_AFTER_NEWS);
+    news = false;
     const jittered = backoff(failures, random());
     failures += 1;
     act({ do: "connect", delayMs: delayMs ?? toldMs ?? jittered, reason });
@@ -222,6 +226,7 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
     if (where === "old") return;
     cursor.seq = event.seq;
     cursor.gaps = 0;
+    news = true;
     deliver(event.run_id, { kind: "event", event });
     if (isTerminal(event)) lose(cursor, undefined);
   }
@@ -236,6 +241,7 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
       // Not remembered by the server, and true only for this connection: the next one takes it.
       nextConnection.push(sent);
     } else {
+      news = true;
       adopt(sent, receipt);
       act({ do: "answer", commandId: sent.id, receipt });
     }
@@ -290,7 +296,8 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
     } else if (frame.type === "receipt") {
       onReceipt(frame.payload, now);
     } else if (frame.type === "heartbeat") {
-      onHeartbeat(new Map(Object.entries(frame.payload.runs ?? {})), now);
+      // Without the runs it says nothing of them.
+      if (frame.payload.runs) onHeartbeat(new Map(Object.entries(frame.payload.runs)), now);
     } else if (frame.type === "connection.draining") {
       toldMs = seconds(frame.payload.reconnect_in_s);
     } else if (frame.type === "auth.expiring") {
@@ -333,7 +340,6 @@ export function createCore({ newId, random, renewable }: CoreOptions) {
 
   function onCaughtUp(cursor: Cursor): void {
     cursor.caughtUp = true;
-    cursor.gaps = 0;
     deliver(cursor.runId, { kind: "caughtUp" });
     // Over when the attach came, and nothing is left to send.
     if (isEnded(cursor.status as RunStatus)) lose(cursor, undefined);

@@ -160,12 +160,15 @@ export function createStreams({ environment, requests, pass, say, receipt, refus
     if (!response.body) throw new Closing(4501, "this fetch does not stream what it gets");
     const reader = response.body.getReader();
     const decoder = new TextDecoder("utf-8", { fatal: true });
+    // Not every fetch ends the reading of what is at its end already: it would hold the place for ever.
+    it.visit.signal.addEventListener("abort", () => void reader.cancel().catch(() => undefined));
     try {
       for (;;) {
         const { done, value } = await reader.read();
         if (done || gone(it)) break;
         heardAt = it.heardAt = environment.now();
         feed(decoder.decode(value, { stream: true }));
+        if (gone(it)) break;
       }
     } finally {
       reader.cancel().catch(() => undefined);

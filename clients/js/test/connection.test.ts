@@ -105,6 +105,26 @@ describe("coming back", () => {
     expect(client.connection.retryAt).toBe(clock.time + 250);
   });
 
+  it("waits two seconds at most on a line that brings something before each cut", async () => {
+    const { client, server, clock, run } = await following();
+    server.door = 1006;
+    server.socket.cut();
+    for (let each = 0; each < 8; each += 1) await clock.advance(20_000);
+    server.door = "open";
+    await clock.advance(20_000);
+    for (let each = 0; each < 3; each += 1) {
+      const { seq } = run.view.cursor;
+      server.append();
+      await settle();
+      expect(run.view.cursor.seq).toBe(seq + 1);
+      server.socket.cut();
+      expect(client.connection.retryAt).toBe(clock.time + 2000);
+      await clock.advance(2000);
+    }
+    server.socket.cut();
+    expect(client.connection.retryAt).toBe(clock.time + 4000);
+  });
+
   it("waits as long as the server told it", async () => {
     const { client, server, clock } = await following();
     server.socket.say(frame("connection.draining", { reconnect_in_s: 3.5 }));

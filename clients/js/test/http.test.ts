@@ -350,12 +350,11 @@ describe("following", () => {
       [attached(7, { status: "running" }), reset(7, { snapshot: { status: "failed" } }), caughtUp(7)],
       ["run.reset", "run.caught_up"],
     ],
-  ])("of a run that %s nothing more is asked, and the end of the stream is no end of the link", async (_, text, kinds) => {
+  ])("of a run that %s nothing more is asked, and that is no end of the link", async (_, text, kinds) => {
     await ready();
     await attach({ since_seq: 0 });
     const stream = request("GET", /events/);
     await stream.stream(...text);
-    await stream.end();
     expect(types()).toEqual(["receipt", "run.attached", ...kinds]);
     expect([asking(/./), closed]).toEqual([0, undefined]);
   });
@@ -793,6 +792,30 @@ test("more runs than streams take turns, and none is lost", async () => {
   const visits = runs.map((runId) => asked.filter((each) => each.url.pathname.includes(`${runId}/events`)).length);
   expect(Math.min(...visits)).toBeGreaterThan(0);
   expect(closed).toBeUndefined();
+});
+
+test("a run that waits for its turn is not told to be one that nothing came of", async () => {
+  await ready();
+  for (let each = 0; each <= MAX_STREAMS; each += 1) {
+    send("run.attach", { since_seq: 5, epoch: "e_1" }, { run_id: `run_${each}`, command_id: `c_${each}` });
+  }
+  await settled();
+  const streams = Array.from({ length: MAX_STREAMS }, () => request("GET", /events/));
+  // They replay, so they keep their places.
+  for (const stream of streams) await stream.stream(attached(9, {}, runOf(stream)));
+  said.length = 0;
+  await pass(HEARTBEAT_S * 1000);
+  await request("GET", CONNECTION).answer(200, READY);
+  expect(types()).toEqual(["pong"]);
+  for (const stream of streams) await stream.more(caughtUp(9, runOf(stream)));
+  await pass(TURN_MS);
+  const last = request("GET", /events/);
+  await last.stream(attached(5, {}, runOf(last)), caughtUp(5, runOf(last)));
+  said.length = 0;
+  await pass(HEARTBEAT_S * 1000);
+  expect(said.filter((each) => each.type === "heartbeat").map((each) => Object.keys(each.payload.runs).length)).toEqual([
+    MAX_STREAMS + 1,
+  ]);
 });
 
 test("who is busy keeps its stream, the quiet ones take turns", async () => {

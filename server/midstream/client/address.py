@@ -48,3 +48,10 @@ class Address:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def segment(text: str) -> str:
+    """What a person typed, as one part of a path: a slash or a question mark in it must not ask for something else,
+    nor a dot, which is the path without its last part.
+    """
+    return quote(text, safe="").replace(".", "%2E")

@@ -12,6 +12,10 @@ MAX_INTERVAL_S: Final = 20.0
 STABLE_AFTER_S: Final = 10.0
 """A connection that was ready this long was a good one: the next failure is a first failure again."""
 
+FAILURES_AFTER_NEWS: Final = 3
+"""Failures that count at most when the connection before brought something new: a line that is cut often is not a server
+that is down, and whoever watches waits 2 s at most."""
+
 # 0.25 s · 2⁷ is beyond the longest interval; a larger exponent only risks an overflow.
 _MAX_EXPONENT: Final = 7
 
@@ -24,6 +28,10 @@ class Backoff:
         """A connection ended after being ready so long (None: it never was)."""
         if ready_for_s is not None and ready_for_s >= STABLE_AFTER_S:
             self.failures = 0
+
+    def brought_news(self) -> None:
+        """The connection that ended brought an event or an answer."""
+        self.failures = min(self.failures, FAILURES_AFTER_NEWS)
 
     def delay_s(self, *, told_s: float | None, fraction: float, at_once: bool = False) -> float:
         """Seconds until the next attempt. `told_s` is what the server asked for; `fraction` is random in [0, 1).

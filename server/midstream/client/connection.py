@@ -8,8 +8,6 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
-import structlog
-
 from midstream.client.actions import Action, Changed, Drop, Failed, Reconnect, Renew, Send, State, Warned
 from midstream.client.address import Address
 from midstream.client.core import ClientCore
@@ -19,11 +17,12 @@ from midstream.client.http_link import open_http
 from midstream.client.link import Link, LinkClosed
 from midstream.client.websocket_link import CLOSE_TIMEOUT_S, open_websocket
 from midstream.clock import Clock
+from midstream.logs import Logger
 from midstream.tasks import spawn, stop
 
 _LOST: Final = 1006
 
-_log = structlog.get_logger("midstream.client")
+_log = Logger("midstream.client")
 
 
 class Connection:

@@ -129,6 +129,7 @@ class ClientCore:
         """Why the newest WebSocket was never ready, and whether that may pass."""
         self._unreadable = 0
         self._backoff = Backoff()
+        self._news = False
         self._waiting: deque[_Outgoing] = deque()
         self._unanswered: dict[str, _Outgoing] = {}
         self._next_connection: list[_Outgoing] = []
@@ -358,6 +359,7 @@ class ClientCore:
             # Not remembered by the server, and true only for this connection: the next one takes it.
             self._next_connection.append(sent)
             return self._flush()
+        self._news = True
         adopted = list(self._adopted(sent.command, receipt))
         return [*adopted, Answer(receipt.command_id, receipt), *self._flush()]
 
@@ -441,6 +443,7 @@ class ClientCore:
             case "next":
                 cursor.advance(event)
                 self._unreadable = 0
+                self._news = True
                 return [Deliver(event.run_id, Received(event=event, text=text)), *self._ended(cursor)]
 
     def _on_heartbeat(self, heartbeat: Heartbeat) -> list[Action]:
@@ -539,6 +542,9 @@ class ClientCore:
         self._next_connection.clear()
         for cursor in self.runs.values():
             cursor.disconnected()
+        if self._news:
+            self._backoff.brought_news()
+        self._news = False
         delay_s = self._backoff.delay_s(told_s=self._told_s, fraction=self._fraction(), at_once=at_once)
         self._told_s = None
         if self._expected or self.state == "reconnecting":

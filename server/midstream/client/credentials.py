@@ -28,14 +28,22 @@ class Credentials(httpx2.Auth):
     async def token(self) -> str | None:
         """The token to use now. Raises `Unreachable` when `get_token` fails: that may pass, like a lost network."""
         if self._get_token is None:
-            return self._token
+            return _sendable(self._token)
         try:
             made = self._get_token()
-            return await made if inspect.isawaitable(made) else made
+            token = await made if inspect.isawaitable(made) else made
         except Exception as error:
             raise Unreachable(f"get_token failed: {type(error).__name__}: {error}") from error
+        return _sendable(token)
 
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
         if token := await self.token():
             request.headers["Authorization"] = f"Bearer {token}"
         yield request
+
+
+def _sendable(token: str | None) -> str | None:
+    """Raises `Unreachable` for one that no header carries, without showing it: the libraries' own errors would."""
+    if token is not None and not token.isprintable():
+        raise Unreachable("the token has a character that cannot be sent, such as a line break at its end")
+    return token

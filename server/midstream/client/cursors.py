@@ -8,16 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
-
 from midstream.clock import Clock
+from midstream.logs import Logger
 
 MAX_CURSORS: Final = 1000
 """Runs remembered; of more, the ones that nobody has read for longest are forgotten."""
 WRITE_AFTER_S: Final = 1.0
 """A file is not written for every event. What was read within the last second before a crash is read again."""
 
-_log = structlog.get_logger("midstream.client")
+_log = Logger("midstream.client")
 
 
 class Cursors:

@@ -8,12 +8,11 @@ the server is there.
 import asyncio
 import json
 from typing import Any, Final
-from urllib.parse import quote
 
 import httpx2
 import msgspec
 
-from midstream.client.address import Address
+from midstream.client.address import Address, segment
 from midstream.client.errors import Unreachable
 from midstream.client.link import LinkClosed
 from midstream.clock import Clock
@@ -235,7 +234,7 @@ class HttpLink:
             headers["Idempotency-Key"] = sent.command_id
             path, body = "/v1/runs", bytes(sent.payload)
         else:
-            path, body = f"/v1/runs/{quote(sent.run_id, safe='')}/commands", data
+            path, body = f"/v1/runs/{segment(sent.run_id)}/commands", data
         answer = await self._http.post(self._address.web(path), params=self._who, headers=headers, content=body)
         self._refuse(answer)
         if answer.status_code == httpx2.codes.ACCEPTED:
@@ -266,7 +265,7 @@ class HttpLink:
         params = {"frames": 1, "since_seq": asked.since_seq, "epoch": asked.epoch, "replay": asked.replay}
         async with self._http.stream(
             "GET",
-            self._address.web(f"/v1/runs/{quote(run_id, safe='')}/events"),
+            self._address.web(f"/v1/runs/{segment(run_id)}/events"),
             params={name: value for name, value in params.items() if value is not None},
             headers={"Accept": "application/x-ndjson"},
             timeout=httpx2.Timeout(TIMEOUT_S, read=max(TIMEOUT_S, SILENT_HEARTBEATS * self._heartbeat_s)),

@@ -4,12 +4,11 @@ import json
 import random
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
-from urllib.parse import quote
 
 import httpx2
 import msgspec
 
-from midstream.client.address import Address
+from midstream.client.address import Address, segment
 from midstream.client.backoff import Backoff
 from midstream.client.credentials import Credentials
 from midstream.client.errors import Pending, Unreachable, refusal
@@ -121,7 +120,7 @@ class Rest:
 
     async def thread(self, thread_id: str) -> dict[str, Any]:
         """`{thread_id, title?, active?, queue, runs}`. Raises `NotFound`."""
-        return await self._get(f"/v1/threads/{quote(thread_id, safe='')}")
+        return await self._get(f"/v1/threads/{segment(thread_id)}")
 
     async def delete(self, run_id: str) -> None:
         """Erase a run that has ended, for good. Raises `NotFound`, `RunActive`."""
@@ -134,7 +133,7 @@ class Rest:
 
     async def revoke_grant(self, grant_id: str) -> None:
         """It holds for no call from here on, also of running runs. Raises `NotFound`."""
-        await self._delete(f"/v1/grants/{quote(grant_id, safe='')}")
+        await self._delete(f"/v1/grants/{segment(grant_id)}")
 
     async def dead_letters(
         self, *, kind: str | None = None, limit: int | None = None, cursor: str | None = None
@@ -146,7 +145,7 @@ class Rest:
 
     async def dismiss(self, letter_id: str) -> None:
         """Drop one dead letter. Raises `NotFound`."""
-        await self._delete(f"/v1/dead-letters/{quote(letter_id, safe='')}")
+        await self._delete(f"/v1/dead-letters/{segment(letter_id)}")
 
     async def dismiss_all(self, *, kind: str | None = None) -> None:
         """Drop all dead letters that are there now, or those of one kind."""
@@ -251,8 +250,7 @@ class Rest:
 
 
 def _path(run_id: str) -> str:
-    # What a person typed; a slash or a question mark in it must not ask for something else.
-    return f"/v1/runs/{quote(run_id, safe='')}"
+    return f"/v1/runs/{segment(run_id)}"
 
 
 def _object(answer: httpx2.Response) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 import msgspec
-import structlog
 
 from midstream.client.errors import Disconnected
+from midstream.logs import Logger
 from midstream.tasks import spawn
+from midstream.threads import in_thread
 from midstream_protocol.commands import ClientTool, ToolError
 from midstream_protocol.errors import Malformed, ProtocolError
 from midstream_protocol.events import ToolRequested
@@ -23,7 +24,7 @@ Handler = Callable[[dict[str, Any], "ToolCall"], Any]
 its text is told to the model. A plain function runs in a thread of its own, so it may block.
 """
 
-_log = structlog.get_logger("midstream.client")
+_log = Logger("midstream.client")
 
 
 class ToolSite(Protocol):
@@ -197,15 +198,25 @@ async def _outcome(handler: Handler, args: dict[str, Any], call: ToolCall) -> tu
         if inspect.iscoroutinefunction(handler):
             result = await handler(args, call)
         else:
-            result = await asyncio.to_thread(handler, args, call)
+            result = await in_thread(lambda: handler(args, call), name=f"client:tool/{call.tool_call_id}")
             if inspect.isawaitable(result):
                 result = await result
         # Whether it can be sent is part of whether it went well.
         msgspec.json.encode(result)
-    except Exception as error:  # noqa: BLE001 - whatever a handler raises is the outcome of its call
-        _log.warning("a tool of this program failed", tool=call.tool, exc_info=error)
-        return None, ToolError(code="tool_error", text=_short(str(error) or type(error).__name__))
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Of something that the handler waited for: nobody cancelled the call, and its run waits.
+        return None, _failed(call, error)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is the outcome of its call
+        return None, _failed(call, error)
     return result, None
+
+
+def _failed(call: ToolCall, error: BaseException) -> ToolError:
+    _log.warning("a tool of this program failed", tool=call.tool, exc_info=error)
+    return ToolError(code="tool_error", text=_short(str(error) or type(error).__name__))
 
 
 def _short(text: str) -> str:

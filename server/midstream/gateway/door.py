@@ -2,7 +2,6 @@
 
 from typing import Final
 
-import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -12,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from midstream.gateway.answers import COMMON_HEADERS, HttpError, error_answer
 from midstream.gateway.errors import as_refusal
 from midstream.gateway.origin import DoorRules, crosses, refusal
+from midstream.logs import Logger
 from midstream_protocol.errors import Forbidden, NotFound
 
 _PREFLIGHT: Final = {
@@ -28,7 +28,7 @@ MAX_LOGGED: Final = 100
 _SHOWN: Final = 200
 """Characters of a header in the log."""
 
-_log = structlog.get_logger("midstream.door")
+_log = Logger("midstream.door")
 
 
 class Door:

@@ -3,13 +3,13 @@
 from typing import Any
 
 import msgspec
-import structlog
 
 from midstream.log import LogError
+from midstream.logs import Logger
 from midstream_protocol.errors import ProtocolError, Unavailable
 from midstream_protocol.frames import Receipt
 
-_log = structlog.get_logger("midstream.gateway")
+_log = Logger("midstream.gateway")
 
 
 class Internal(ProtocolError):

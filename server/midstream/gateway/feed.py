@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
-import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -20,6 +19,7 @@ from midstream.gateway.quotas import address_of
 from midstream.gateway.sampling import Sampler, is_chatter
 from midstream.gateway.stream_forms import Form, Lines, ServerSentEvents, wants_lines
 from midstream.gateway.uvicorn_http import EXTENSION
+from midstream.logs import Logger
 from midstream.runs import Principal
 from midstream.runs.keys import namespace
 from midstream.tasks import spawn, stop
@@ -37,7 +37,7 @@ DROPPED_EVERY_S: Final = 1.0
 
 _TYPE: Final = b'"type":"'
 
-_log = structlog.get_logger("midstream.gateway.feed")
+_log = Logger("midstream.gateway.feed")
 
 
 class Feeds:

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from typing import Final, Protocol
 
-import structlog
+from midstream.logs import Logger
 
 TURN_S: Final = 0.002
 """How long outlets are asked before the loop's other work has its turn."""
@@ -19,7 +19,7 @@ WINDOW_S: Final = 0.003
 BUSY_WRITES: Final = 24
 """So many writes in a window cost a tenth of it: from there on, who writes again waits for the next window."""
 
-_log = structlog.get_logger("midstream.gateway.flusher")
+_log = Logger("midstream.gateway.flusher")
 
 
 class Outlet(Protocol):

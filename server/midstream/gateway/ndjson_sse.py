@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -21,6 +20,7 @@ from midstream.gateway.stream_forms import Form, Lines, ServerSentEvents, wants_
 from midstream.gateway.uvicorn_http import EXTENSION
 from midstream.gateway.ws import reconnect_in_s
 from midstream.log import LogError
+from midstream.logs import Logger
 from midstream.runs import Principal, Subscription, SubscriptionLost
 from midstream.tasks import spawn, stop
 from midstream.telemetry import count_abandoned, count_attach, observe_delivery
@@ -40,7 +40,7 @@ STREAM_HEADERS: Final = {"cache-control": "no-store, no-transform", "x-accel-buf
 LAST_WORDS_S: Final = 1.0
 """How long a reader may take for the rest of a stream that the server ends. It comes back with its cursor anyway."""
 
-_log = structlog.get_logger("midstream.gateway.events")
+_log = Logger("midstream.gateway.events")
 
 
 async def events(gateway: "Gateway", request: Request, principal: Principal) -> Response:

@@ -5,8 +5,6 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final, Protocol
 
-import structlog
-
 from midstream.clock import Clock
 from midstream.gateway.connection import Connection, Slot
 from midstream.gateway.flusher import Flusher
@@ -14,6 +12,7 @@ from midstream.gateway.options import GatewayOptions
 from midstream.gateway.socket import Gone, Socket
 from midstream.gateway.uvicorn_ws import Direct
 from midstream.log import LogError
+from midstream.logs import Logger
 from midstream.runs import SubscriptionLost
 from midstream.tasks import spawn, stop
 from midstream.telemetry import observe_delivery
@@ -38,7 +37,7 @@ INTERNAL: Final = "internal error; reconnect and resume"
 
 Read = Callable[[], Awaitable[None]]
 
-_log = structlog.get_logger("midstream.gateway.outlets")
+_log = Logger("midstream.gateway.outlets")
 
 
 class Outlet(Protocol):

@@ -5,7 +5,6 @@ import secrets
 from typing import TYPE_CHECKING, ClassVar, Final
 from urllib.parse import parse_qs
 
-import structlog
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
@@ -16,6 +15,7 @@ from midstream.gateway.outlets import outlet_for
 from midstream.gateway.quotas import RETRY_AFTER_S, address_of
 from midstream.gateway.socket import Gone, Socket
 from midstream.gateway.wire import Wire, negotiate
+from midstream.logs import Logger
 from midstream.runs import Principal
 from midstream.telemetry import count_abandoned, count_close
 from midstream_protocol.codec import iso_ms
@@ -33,7 +33,7 @@ MESSAGES_PER_TURN: Final = 32
 RECONNECT_IN_S: Final = (0.5, 2.5)
 """Clients of a server that goes down come back spread over this, not all at once."""
 
-_log = structlog.get_logger("midstream.gateway.ws")
+_log = Logger("midstream.gateway.ws")
 
 
 def reconnect_in_s() -> float:

@@ -7,13 +7,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, Literal
 
-import structlog
-
 from midstream.log.contract import TERMINAL, LogUnavailable
+from midstream.logs import Logger
 
 Synchronous = Literal["NORMAL", "FULL"]
 
-_log = structlog.get_logger("midstream.log")
+_log = Logger("midstream.log")
 
 # Statements kept prepared by a connection: those of `write_many` for every number of rows, and some.
 _STATEMENTS: Final = 512

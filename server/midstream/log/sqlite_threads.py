@@ -12,16 +12,15 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-import structlog
-
 from midstream.log.contract import LogUnavailable
 from midstream.log.sqlite_schema import connect_reader
+from midstream.logs import Logger
 
 T = TypeVar("T")
 
 # The outcome of one piece of work: who waits for it, its result, and what it raised instead.
 Answer = tuple["asyncio.Future[Any]", Any, Exception | None]
-_log = structlog.get_logger("midstream.log")
+_log = Logger("midstream.log")
 
 
 class Replies:

@@ -20,7 +20,6 @@ from queue import SimpleQueue
 from time import perf_counter, thread_time
 from typing import Any, Final, TypeVar
 
-import structlog
 from msgspec import Struct
 
 from midstream.log import sqlite_lock
@@ -37,6 +36,7 @@ from midstream.log.sqlite_schema import (
 )
 from midstream.log.sqlite_threads import Answer, Replies, settle
 from midstream.log.sqlite_transaction import Standings, Transaction
+from midstream.logs import Logger
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ CHECKPOINT_BYTES: Final = 8 << 20
 # What an operation adds to the write-ahead log at the least.
 PAGE_BYTES: Final = 4_096
 
-_log = structlog.get_logger("midstream.log")
+_log = Logger("midstream.log")
 
 
 class _Work(Struct, frozen=True):

@@ -9,10 +9,9 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import structlog
-
 from midstream.clock import Clock, SystemClock
 from midstream.log import LogError
+from midstream.logs import Logger
 from midstream.outbound.contract import Channel, ChannelError, ChannelGone, RetryAfter
 from midstream.outbound.pace import DEFAULT_INTERVAL_S, Pace
 from midstream.outbound.rendering import rendered
@@ -32,7 +31,7 @@ _PULL_BYTES: Final = 1 << 20
 Render = Callable[[View, int], str]
 """A view as text of at most so many UTF-16 units."""
 
-_log = structlog.get_logger("midstream.forwarder")
+_log = Logger("midstream.forwarder")
 
 
 async def forward(

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Final
 
 import msgspec
-import structlog
 
 from midstream.clock import Clock
 from midstream.log import LogError, Reset, Store, VersionConflict
+from midstream.logs import Logger
 from midstream.outbound.cursor import KIND, Behind, Cursor, Line
 from midstream.outbound.message import Told, body, read_told
 from midstream.outbound.options import WebhookOptions
@@ -30,7 +30,7 @@ CLOSE_GRACE_S: Final = 1.0
 SERVERS_OWN: Final = "the server's own place"
 """Stands for a place that the operator named."""
 
-_log = structlog.get_logger("midstream.webhooks")
+_log = Logger("midstream.webhooks")
 
 
 class Teller:

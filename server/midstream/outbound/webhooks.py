@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
-import structlog
 
 from midstream.clock import Clock
 from midstream.log import LogError, Record, RecordWrite, Reset, Store
+from midstream.logs import Logger
 from midstream.outbound.address import Resolve, resolve
 from midstream.outbound.cursor import KIND, Behind, Cursor, Found, Line, Place, first_cursor
 from midstream.outbound.endpoint import origin, wrong_with
@@ -35,7 +35,7 @@ _PAGE_EVENTS: Final = 2_000
 _PAGE_RECORDS: Final = 200
 _STORE_RETRY_S: Final = 1.0
 
-_log = structlog.get_logger("midstream.webhooks")
+_log = Logger("midstream.webhooks")
 
 
 class Webhooks:

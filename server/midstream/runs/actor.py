@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
-import structlog
 
 from midstream.clock import Clock
 from midstream.log import Batch, JournalRecord, Lease, Log, LogError, RecordWrite
+from midstream.logs import Logger
 from midstream.runs.attendance import Attendance
 from midstream.runs.beat import Beat, run_beat
 from midstream.runs.beyond import Beyond
@@ -32,7 +32,7 @@ from midstream.telemetry import count_deltas, count_recovery, count_run_end, obs
 from midstream_protocol.events import CorrectionAccepted, Payload, RecoveryStarted, RunCancelling, RunStatusChanged
 from midstream_protocol.ids import new_id
 
-_log = structlog.get_logger("midstream.runs")
+_log = Logger("midstream.runs")
 
 _SETTLING: Final = frozenset({"approval.resolved", "input.resolved", "tool.completed", "tool.failed"})
 """Events that answer somebody who waits at the port."""

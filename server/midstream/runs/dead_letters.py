@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
 import msgspec
-import structlog
 from msgspec import Struct
 
 from midstream.clock import Clock
 from midstream.log import LogError, Record, Records, RecordWrite, VersionConflict
+from midstream.logs import Logger
 from midstream.runs.contract import Limits
 from midstream.runs.state import RunState
 from midstream_protocol.codec import iso_ms
@@ -33,7 +33,7 @@ _REFUSED: Final = frozenset({"cancelled", "denied", "approval_expired", "invalid
 _NEVER_MS: Final = 1 << 62
 """Later than any time (Unix ms)."""
 
-_log = structlog.get_logger("midstream.runs")
+_log = Logger("midstream.runs")
 
 
 class Letter(Struct, kw_only=True, frozen=True, omit_defaults=True):

@@ -8,10 +8,10 @@ import asyncio
 from typing import Final
 
 import msgspec
-import structlog
 
 from midstream.clock import Clock
 from midstream.log import Loaded, LogError, Store
+from midstream.logs import Logger
 from midstream.runs.compacting import Folding
 from midstream.runs.dead_letters import DeadLetters
 from midstream.runs.late import LateReceipts
@@ -32,7 +32,7 @@ _WEBHOOK: Final = "webhook"
 _PAUSE_S: Final = 0.01
 """Between two pieces of giving room back: live runs are written first."""
 
-_log = structlog.get_logger("midstream.runs")
+_log = Logger("midstream.runs")
 
 
 class Erasing:

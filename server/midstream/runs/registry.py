@@ -11,10 +11,10 @@ from time import perf_counter
 from typing import Any, Final
 
 import msgspec
-import structlog
 
 from midstream.clock import Clock
 from midstream.log import Header, LogError, NoSuchRun, Reset, Store
+from midstream.logs import Logger
 from midstream.runs.attachment import (
     Attachment,
     Place,
@@ -60,7 +60,7 @@ from midstream_protocol.events import TERMINAL_STATUSES, RunStarted
 from midstream_protocol.frames import Receipt, RunReset
 from midstream_protocol.view import View
 
-_log = structlog.get_logger("midstream.runs")
+_log = Logger("midstream.runs")
 
 _TRIES: Final = 3
 """How often a command is routed again when the actor it was sent to has just ended."""

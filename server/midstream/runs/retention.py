@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal
 
 import msgspec
-import structlog
 from msgspec import Struct
 
 from midstream.clock import Clock
 from midstream.log import LogError, Record, Records, RecordWrite
+from midstream.logs import Logger
 from midstream.runs.contract import Limits, StartRecord
 from midstream_protocol.errors import ProtocolError
 
@@ -29,7 +29,7 @@ _AT_ONCE: Final = 8
 _PAUSE_S: Final = 0.01
 """Between two such pieces: live runs are written first."""
 
-_log = structlog.get_logger("midstream.runs")
+_log = Logger("midstream.runs")
 
 
 class Ended(Struct, kw_only=True, frozen=True):

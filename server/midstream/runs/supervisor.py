@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, Final
 
 import msgspec
-import structlog
 
 from midstream.clock import Clock
 from midstream.log import Header, Lease, Loaded, LogError, Reset, Store
+from midstream.logs import Logger
 from midstream.runs.actor import Actor
 from midstream.runs.beyond import Beyond
 from midstream.runs.coalesce import Windows
@@ -36,7 +36,7 @@ from midstream_protocol.errors import NotFound, ProtocolError
 from midstream_protocol.events import TERMINAL_STATUSES
 from midstream_protocol.ids import new_id
 
-_log = structlog.get_logger("midstream.runs")
+_log = Logger("midstream.runs")
 
 _SWEEP_S: Final = 1.0
 """How often runs are looked for that are due: a waiting run's timer, or a run whose owner is gone."""

@@ -38,6 +38,16 @@ async function fresh(lines: Line[], rest: Line = {}): Promise<Counts> {
   return before;
 }
 
+/** Until its connection is gone. */
+const away = (it: Client): Promise<void> =>
+  new Promise((resolve) => {
+    const stop = it.subscribe(() => {
+      if (it.connection.status !== "reconnecting") return;
+      stop();
+      resolve();
+    });
+  });
+
 /** Each connection with chances of its own, as long as a run may need them. */
 const dice = (chances: Line): Line[] => Array.from({ length: 40 }, (_, seed) => ({ ...chances, seed }));
 
@@ -186,13 +196,7 @@ describe.each(TRANSPORTS)("by %s", (transport) => {
     await until(run, () => run.approvals.length > 0);
     await proxy.refuse();
     await proxy.cut();
-    await new Promise<void>((resolve) => {
-      const stop = it.subscribe(() => {
-        if (it.connection.status !== "reconnecting") return;
-        stop();
-        resolve();
-      });
-    });
+    await away(it);
     expect(it.connection.reason).toBeTruthy();
     // Made while nobody listens.
     const denied = run.approvals[0]!.deny("not now");
@@ -205,6 +209,58 @@ describe.each(TRANSPORTS)("by %s", (transport) => {
     it.close();
   }, 30_000);
 });
+
+test.each([1, 2, 3, 4, 5, 6])("a line that loses frames for ever (%i): all of it comes, and every answer", async (seed) => {
+  const before = await fresh([], { drop: 0.05, seed });
+  const it = client("websocket");
+  const run = await it.start({ input: "remove" });
+  const reading = read(run);
+  await until(run, () => run.approvals.length > 0);
+  expect(await run.approvals[0]!.edit({ what: "one thing" })).toMatchObject({ status: "accepted" });
+  await until(run, () => run.view.messages.some(({ state, text }) => state === "open" && text.length > 100));
+  expect(await run.correct("be brief", { mode: "now" })).toMatchObject({ status: "accepted" });
+  await until(run, () => run.view.corrections[0]?.state === "applied");
+  expect(await run.cancel()).toMatchObject({ status: "accepted" });
+  await sameAsTheServers(run, await reading);
+  expect((await proxy.seen()).dropped).toBeGreaterThan(before.dropped);
+  it.close();
+}, 30_000);
+
+test.each(TRANSPORTS)("a tool registered after the start is run here, also after a reconnect, by %s", async (transport) => {
+  await fresh([]);
+  const asked: unknown[] = [];
+  const it = client(transport);
+  const run = await it.start({ input: "remove" });
+  const reading = read(run);
+  await until(run, () => run.approvals.length > 0);
+  run.registerTool("open_file", (args) => {
+    asked.push(args);
+    return "opened";
+  });
+  await run.correct("open it");
+  await run.approvals[0]!.deny("not now");
+  await until(run, () => run.view.calls.some(({ tool, state }) => tool === "open_file" && state === "completed"));
+  expect(asked).toEqual([{ path: "notes.txt" }]);
+
+  // Another client takes it over while this one is away; with its attach it takes it back.
+  await proxy.refuse();
+  const gone = away(it);
+  await proxy.cut("reset");
+  await gone;
+  const other = await fetch(`http://127.0.0.1:${server.port}/v1/runs/${run.id}/commands?client_id=other`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ type: "tools.offer", payload: { client_tools: ["open_file"] } }),
+  });
+  expect(await other.json()).toMatchObject({ status: "accepted" });
+  await proxy.accept();
+  await until(run, () => run.attached);
+  await run.correct("please open it again", { mode: "now" });
+  await until(run, () => asked.length === 2);
+  await run.cancel();
+  await sameAsTheServers(run, await reading);
+  it.close();
+}, 30_000);
 
 test("where WebSockets are blocked it is HTTP by itself", async () => {
   await fresh([]);

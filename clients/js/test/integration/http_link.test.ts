@@ -3,6 +3,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { WebSocket } from "ws";
 import type { Environment } from "../../src/environment.js";
+import { connect } from "../../src/index.js";
 import { openHttp } from "../../src/http.js";
 import { Server } from "./world.js";
 
@@ -156,4 +157,18 @@ test("signs of life come while nothing happens", async () => {
   const { seq } = it.said.findLast((frame) => "seq" in frame);
   expect(it.said.find(is("heartbeat")).payload.runs).toEqual({ quiet: seq });
   it.close();
+}, 30_000);
+
+test("a run that has ended can be followed again at once, and again", async () => {
+  const client = connect({ url: `http://127.0.0.1:${server.port}`, transport: "http" });
+  let run = await client.start({ input: "tell" });
+  const counts: number[] = [];
+  for (let each = 0; each < 5; each += 1) {
+    let count = 0;
+    for await (const _ of run) count += 1;
+    counts.push(count);
+    run = await client.attach(run.id);
+  }
+  expect(new Set(counts).size).toBe(1);
+  client.close();
 }, 30_000);

@@ -8,11 +8,11 @@ from inspect import isawaitable
 from typing import Any, Final
 
 import msgspec
-import structlog
 from msgspec import Struct
 
 from midstream.agents.outflow.contract import Enrich, Outflow, ToolInfo
 from midstream.clock import Clock, SystemClock
+from midstream.logs import Logger
 from midstream.tasks import spawn
 from midstream_protocol.events import Payload, ToolPreparing, ToolRequested, ToolStarted
 
@@ -25,7 +25,7 @@ FAILED_KEEP_S: Final = 30.0
 MAX_CHARS: Final = {"label": 200, "description": 500, "icon": 500}
 """Characters of what a catalogue may say."""
 
-_log = structlog.get_logger("midstream.agents")
+_log = Logger("midstream.agents")
 
 
 class Kept(Struct, kw_only=True, frozen=True):

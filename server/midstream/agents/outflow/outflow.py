@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
-import structlog
 
 from midstream.agents.conversation import calls_of, decode_message
 from midstream.agents.outflow.contract import Audience, Outflow
@@ -21,6 +20,7 @@ from midstream.agents.outflow.process import HiddenTools
 from midstream.agents.outflow.transform import DROPPED, clean, kept, masked
 from midstream.clock import Clock
 from midstream.log import JournalRecord
+from midstream.logs import Logger
 from midstream.runs.contract import CallRecord
 from midstream.runs.port import Port
 from midstream_protocol.events import (
@@ -35,7 +35,7 @@ from midstream_protocol.events import (
 _END: Final = "msg_end"
 """The message that a run's last words would be of."""
 
-_log = structlog.get_logger("midstream.agents")
+_log = Logger("midstream.agents")
 
 
 class Outlet:

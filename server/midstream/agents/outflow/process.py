@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable
 
-import structlog
-
 from midstream.agents.outflow.contract import Audience, Outflow
 from midstream.agents.outflow.transform import masked
+from midstream.logs import Logger
 from midstream_protocol.events import (
     ApprovalRequired,
     ObjectCreated,
@@ -18,7 +17,7 @@ from midstream_protocol.events import (
     ToolStarted,
 )
 
-_log = structlog.get_logger("midstream.agents")
+_log = Logger("midstream.agents")
 
 _OF_CALLS = (ToolProgress, ToolCompleted, ToolFailed, ObjectCreated)
 

@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from inspect import isawaitable
 from typing import Any, Final
 
-import structlog
 from msgspec import Struct
 
 from midstream.agents.declared import check_function, check_kind, check_number
 from midstream.agents.pipeline.contract import Abort, Finish, Go, Hook, Retry, StageResult, Verdict
 from midstream.agents.planning.plan import Plan
+from midstream.logs import Logger
 from midstream.runs.contract import RunFailure, Stopping
 
-_log = structlog.get_logger("midstream.agents")
+_log = Logger("midstream.agents")
 
 DEFAULT_FAILURE: Final = "The step failed."
 

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from inspect import isawaitable
 from typing import Any
 
-import structlog
-
 from midstream.agents.in_time import in_time
 from midstream.agents.pipeline.brief import titled
 from midstream.agents.pipeline.contract import Join, StageResult
@@ -13,11 +11,12 @@ from midstream.agents.pipeline.schedule import results_of
 from midstream.agents.planning.plan import Plan
 from midstream.agents.tools.shown import in_text
 from midstream.clock import Clock
+from midstream.logs import Logger
 from midstream.runs.contract import RunFailure, Stopping
 from midstream_protocol.codec import json_safe
 from midstream_protocol.events import Todo
 
-_log = structlog.get_logger("midstream.agents")
+_log = Logger("midstream.agents")
 
 
 class Results:

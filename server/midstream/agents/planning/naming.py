@@ -3,8 +3,6 @@
 import asyncio
 from typing import Any, Final
 
-import structlog
-
 from midstream.agents.asking import Asks, NoAnswer
 from midstream.agents.definition import Agent
 from midstream.agents.journal import journal_record
@@ -16,12 +14,13 @@ from midstream.agents.planning.title import first_words, tidy_title
 from midstream.agents.records import TitleRecord
 from midstream.agents.transcript import text_of
 from midstream.log import JournalRecord
+from midstream.logs import Logger
 from midstream.runs.contract import RunFailure, Stopping
 from midstream.runs.port import Port
 from midstream.tasks import spawn
 from midstream_protocol.events import ThreadTitled
 
-_log = structlog.get_logger("midstream.agents")
+_log = Logger("midstream.agents")
 
 TITLE_AGENT: Final = "title"
 """Whose question it is when the agent's own model names the thread."""

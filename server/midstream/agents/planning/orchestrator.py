@@ -9,8 +9,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-import structlog
-
 from midstream.agents.asking import Asks
 from midstream.agents.conversation import UserMessage
 from midstream.agents.definition import Agent
@@ -29,12 +27,13 @@ from midstream.agents.records import PlanRecord
 from midstream.agents.steps import begin_step, ended
 from midstream.agents.transcript import input_parts
 from midstream.log import JournalRecord
+from midstream.logs import Logger
 from midstream.runs.contract import RunFailure, Stopping
 from midstream.runs.port import Port
 from midstream.tasks import spawn, stop
 from midstream_protocol.events import Notice, PlanCreated, PlanUpdated, RunStatusChanged, RunStep
 
-_log = structlog.get_logger("midstream.agents")
+_log = Logger("midstream.agents")
 
 NO_PLAN: Final = "no_plan"
 """Why a plan is one step: the planner came to nothing."""

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import structlog
 
 from midstream.agents.asking import Asks
 from midstream.agents.conversation import UserMessage
@@ -15,8 +14,9 @@ from midstream.agents.planning.plan import Plan
 from midstream.agents.planning.proposal import BadPlan, proposed
 from midstream.agents.planning.questions import plan_question
 from midstream.agents.planning.rounds import ROUNDS, PartFailed, answered, called
+from midstream.logs import Logger
 
-_log = structlog.get_logger("midstream.agents")
+_log = Logger("midstream.agents")
 
 Accepts = Callable[[list[ProposedTodo]], Plan]
 """Makes the plan of a proposal. Raises `BadPlan`."""

@@ -7,20 +7,20 @@ from inspect import isawaitable
 from typing import Any, Final, TypeVar
 
 import msgspec
-import structlog
 
 from midstream.agents.asking import Asks, NoAnswer, Question
 from midstream.agents.conversation import AssistantMessage, Call, Message, Text, UserMessage
 from midstream.agents.in_time import in_time
 from midstream.agents.tools.shown import bounded
 from midstream.clock import Clock
+from midstream.logs import Logger
 from midstream.runs.contract import RunFailure, Stopping
 from midstream_protocol.codec import json_safe
 from midstream_protocol.ids import new_id
 
 T = TypeVar("T")
 
-_log = structlog.get_logger("midstream.agents")
+_log = Logger("midstream.agents")
 
 ROUNDS: Final = 2
 """Times that a part is asked: an answer that cannot be used is given back once."""

@@ -22,7 +22,6 @@ from urllib.parse import urlsplit
 
 import anthropic
 import httpx2
-import structlog
 from anthropic.types import RawMessageStreamEvent
 
 from midstream.agents.conversation import new_call_id
@@ -39,6 +38,7 @@ from midstream.agents.providers.contract import (
     ModelStalled,
     ModelUnreachable,
 )
+from midstream.logs import Logger
 
 CONNECT_TIMEOUT_S: Final = 10.0
 PINGS_ONLY_FACTOR: Final = 10
@@ -56,7 +56,7 @@ _OWN_MODELS: Final = "claude-"
 # What a server without authentication is sent: the SDK insists on a key.
 NO_KEY: Final = "none"
 
-_log = structlog.get_logger("midstream.anthropic")
+_log = Logger("midstream.anthropic")
 
 _Stream = anthropic.AsyncStream[RawMessageStreamEvent]
 

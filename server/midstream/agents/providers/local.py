@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import structlog
 
 from midstream.agents.conversation import AssistantMessage, Media, Message, Text, UserMessage, new_call_id
 from midstream.agents.providers.anthropic import AnthropicProvider
 from midstream.agents.providers.contract import ModelEvent, ModelRequest, ModelUnreachable
 from midstream.agents.providers.local_server import Orders, Ready
+from midstream.logs import Logger
 from midstream.tasks import spawn, stop
 
 MODEL: Final = "smollm2-135m-instruct"
@@ -48,7 +48,7 @@ END_TIMEOUT_S: Final = 2.0
 DEATH_HEARD_S: Final = 0.5
 KEPT_LOG_LINES: Final = 20
 
-_log = structlog.get_logger("midstream.agents.providers.local")
+_log = Logger("midstream.agents.providers.local")
 
 
 def model_path() -> Path | None:

@@ -6,7 +6,6 @@ from inspect import isawaitable
 from typing import Any, Final
 
 import msgspec
-import structlog
 from msgspec import Struct
 
 from midstream.agents.journal import journal_record
@@ -15,18 +14,19 @@ from midstream.agents.tools.definition import AskWhen, Preview, Tool
 from midstream.agents.tools.effect import Effect, Raised, Returned
 from midstream.agents.tools.shown import bounded
 from midstream.agents.tools.site import CallFailed, Site
-from midstream.agents.tools.threads import in_thread
 from midstream.agents.tools.validate import to_arguments
 from midstream.clock import Clock
+from midstream.logs import Logger
 from midstream.runs.contract import CallRecord, RunFailure
 from midstream.runs.grants import SCOPES, Scope
 from midstream.runs.port import Port
 from midstream.runs.state import Answer
+from midstream.threads import in_thread
 from midstream_protocol import events
 from midstream_protocol.codec import iso_ms, json_safe
 from midstream_protocol.events import ApprovalRequired, Notice, Risk
 
-_log = structlog.get_logger("midstream.agents")
+_log = Logger("midstream.agents")
 
 POLICY: Final = "policy"
 CHANGED: Final = "changed"

@@ -6,8 +6,8 @@ from typing import Any
 
 from midstream.agents.tools.context import ToolContext
 from midstream.agents.tools.definition import Tool
-from midstream.agents.tools.threads import in_thread
 from midstream.agents.tools.validate import to_arguments
+from midstream.threads import in_thread
 
 
 async def invoke(tool: Tool, args: dict[str, Any], *, context: ToolContext, resources: Mapping[type, Any]) -> Any:

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-import structlog
 
 from midstream.agents.conversation import Call
 from midstream.agents.journal import journal_record
@@ -28,6 +27,7 @@ from midstream.agents.tools.site import CallFailed, CancelSwitch, Site
 from midstream.agents.tools.toolbox import Toolbox
 from midstream.agents.tools.validate import check_arguments, in_words
 from midstream.log import JournalRecord
+from midstream.logs import Logger
 from midstream.runs.contract import CallCancelled, CallRecord, ResultRecord, Stopping
 from midstream.runs.port import Port
 from midstream.runs.state import Answer, CallState
@@ -36,7 +36,7 @@ from midstream_protocol.codec import json_safe
 from midstream_protocol.events import Outcome, Payload, ToolCompleted, ToolFailed, ToolStarted
 from midstream_protocol.limits import MAX_TEXT_CHARS, MAX_TOOL_RESULT_BYTES
 
-_log = structlog.get_logger("midstream.agents")
+_log = Logger("midstream.agents")
 
 MAX_ARGS_BYTES: Final = MAX_TOOL_RESULT_BYTES
 """Bytes of one call's arguments, which an approval shows whole: as much as a client may answer."""
