@@ -13,8 +13,8 @@ STABLE_AFTER_S: Final = 10.0
 """A connection that was ready this long was a good one: the next failure is a first failure again."""
 
 FAILURES_AFTER_NEWS: Final = 3
-"""Failures that count at most when the connection before brought something new: a line that is cut often is not a server
-that is down, and whoever watches waits 2 s at most."""
+"""Failures that count at most after a connection that brought something new: a line that is cut often is not a server
+that is down: whoever watches waits 2 s at most."""
 
 # 0.25 s · 2⁷ is beyond the longest interval; a larger exponent only risks an overflow.
 _MAX_EXPONENT: Final = 7
