@@ -5,7 +5,6 @@ name. So the document is made in a checkout, and `text` gives the one that was m
 one document: each function is one part of it, in its order.
 """
 
-import argparse
 import json
 import re
 import sys
@@ -446,25 +445,10 @@ def _key(name: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the document, write it to a file, or check that a file has it. Exit code 1: the file is stale."""
-    parser = argparse.ArgumentParser(prog="python -m midstream_protocol.asyncapi", description=main.__doc__)
-    target = parser.add_mutually_exclusive_group()
-    target.add_argument("--write", type=Path, metavar="PATH")
-    target.add_argument("--check", type=Path, metavar="PATH")
-    options = parser.parse_args(arguments)
-    made = json.dumps(build(_LAW.read_text(encoding="utf-8")), indent=1, ensure_ascii=False) + "\n"
-    if options.write is not None:
-        options.write.write_text(made, encoding="utf-8")
-    elif options.check is not None:
-        found = options.check.read_text(encoding="utf-8") if options.check.exists() else ""
-        if found != made:
-            sys.stderr.write(
-                f"{options.check} is stale: run python -m midstream_protocol.asyncapi --write {options.check}\n"
-            )
-            return 1
-    else:
-        sys.stdout.write(made)
-    return 0
+    def made() -> str:
+        return json.dumps(build(_LAW.read_text(encoding="utf-8")), indent=1, ensure_ascii=False) + "\n"
+
+    return schema.written(made, module="midstream_protocol.asyncapi", arguments=arguments)
 
 
 if __name__ == "__main__":

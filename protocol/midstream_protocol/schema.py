@@ -9,6 +9,7 @@ import argparse
 import inspect
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -156,21 +157,23 @@ def _tidied(schema: Any) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the schema, write it to a file, or check that a file has it. Exit code 1: the file is stale."""
-    parser = argparse.ArgumentParser(prog="python -m midstream_protocol.schema", description=main.__doc__)
+    return written(text, module="midstream_protocol.schema", arguments=arguments)
+
+
+def written(make: Callable[[], str], *, module: str, arguments: list[str] | None) -> int:
+    """Print a generated document, write it to a file, or check that a file has it. Exit code 1: the file is stale."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=written.__doc__)
     target = parser.add_mutually_exclusive_group()
     target.add_argument("--write", type=Path, metavar="PATH")
     target.add_argument("--check", type=Path, metavar="PATH")
     options = parser.parse_args(arguments)
-    made = text()
+    made = make()
     if options.write is not None:
         options.write.write_text(made, encoding="utf-8")
     elif options.check is not None:
         found = options.check.read_text(encoding="utf-8") if options.check.exists() else ""
         if found != made:
-            sys.stderr.write(
-                f"{options.check} is stale: run python -m midstream_protocol.schema --write {options.check}\n"
-            )
+            sys.stderr.write(f"{options.check} is stale: run python -m {module} --write {options.check}\n")
             return 1
     else:
         sys.stdout.write(made)

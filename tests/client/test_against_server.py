@@ -7,7 +7,6 @@ import pytest_asyncio
 
 from midstream.agents.definition import Agent
 from midstream.agents.providers.scripted import ScriptedProvider
-from midstream.agents.tools.definition import client_tool, tool
 from midstream.app import Midstream
 from midstream.client import connect
 from midstream.log import MemoryStore
@@ -15,32 +14,11 @@ from midstream.settings import Settings
 from midstream_protocol.commands import ClientTool, ResumeFrom
 from midstream_protocol.errors import AlreadyResolved, Conflict, NotFound, RunEnded
 from midstream_protocol.events import ApprovalRequired, ToolRequested
+from tests.client.conftest import SCRIPT, locate, pay
 from tests.testkit.fault_proxy import FaultProxy
 from tests.testkit.served import served
 
 pytestmark = pytest.mark.asyncio
-
-
-@tool(approval="always", label="Pay {amount}")
-async def pay(amount: int) -> str:
-    """Pay."""
-    return f"paid {amount}"
-
-
-@client_tool(label="Where am I")
-async def locate() -> str:
-    """Where the user is."""
-    raise AssertionError("runs in the client")
-
-
-SCRIPT = {
-    "loop": True,
-    "turns": [
-        {"steps": [{"text": "Done."}]},
-        {"match": {"last_user_contains": "pay"}, "steps": [{"call": {"tool": "pay", "args": {"amount": 5}}}]},
-        {"match": {"last_user_contains": "locate"}, "steps": [{"call": {"tool": "locate", "args": {}}}]},
-    ],
-}
 
 
 @pytest_asyncio.fixture

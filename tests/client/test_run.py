@@ -10,7 +10,6 @@ import pytest_asyncio
 
 from midstream.agents.definition import Agent
 from midstream.agents.providers.scripted import ScriptedProvider
-from midstream.agents.tools.definition import client_tool, tool
 from midstream.app import Midstream
 from midstream.client import Disconnected, Received, connect
 from midstream.client.cursors import MAX_CURSORS, Cursors
@@ -19,21 +18,10 @@ from midstream.settings import Settings
 from midstream.testing import ManualClock
 from midstream_protocol.commands import ClientTool
 from midstream_protocol.errors import AlreadyResolved, InvalidArgs, RunEnded
+from tests.client.conftest import locate, pay
 from tests.testkit.served import served
 
 pytestmark = pytest.mark.asyncio
-
-
-@tool(approval="always", label="Pay {amount}")
-async def pay(amount: int) -> str:
-    """Pay."""
-    return f"paid {amount}"
-
-
-@client_tool(label="Where am I")
-async def locate() -> str:
-    """Where the user is."""
-    raise AssertionError("runs in the client")
 
 
 SCRIPT = {
@@ -72,7 +60,7 @@ async def test_an_approval_is_one_object_until_somebody_answers(server, transpor
         assert 0 < left_s <= approval_required(run)["expires_in_s"] + 1
         assert (approval.tool, approval.label, approval.args, approval.editable) == (
             "pay",
-            "Pay 5",
+            "Pay <b>5</b>",
             {"amount": 5},
             True,
         )

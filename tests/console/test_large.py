@@ -7,7 +7,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, expect
 
 from tests.console.watching import MEASURED, PATIENCE_MS, Watched, looking, start, watched
-from tests.testkit.chromium import chromium, shot
+from tests.testkit.chromium import shot
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
@@ -33,12 +33,6 @@ async () => {
   return Math.max(...frames);
 }
 """
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as browser:
-        yield browser
 
 
 @pytest_asyncio.fixture(loop_scope="module")

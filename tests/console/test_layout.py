@@ -7,17 +7,11 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from tests.console.watching import MEASURED, Watched, looking, start, watched
-from tests.testkit.chromium import chromium, shot
+from tests.testkit.chromium import shot
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 FAR_FROM_THE_END = "box => box.scrollHeight - box.scrollTop - box.clientHeight"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as browser:
-        yield browser
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -8,17 +8,11 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.console import deciding
 from tests.console.watching import Watched, ended, looking, start, watched
-from tests.testkit.chromium import chromium, inaccessible, shot
+from tests.testkit.chromium import inaccessible, shot
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as browser:
-        yield browser
 
 
 @pytest_asyncio.fixture(loop_scope="module")

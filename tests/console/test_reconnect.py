@@ -12,7 +12,7 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.console.watching import PATIENCE_MS, Watched, ended, looking, start, watched
 from tests.scenarios.world import World
-from tests.testkit.chromium import chromium, inaccessible, shot
+from tests.testkit.chromium import inaccessible, shot
 from tests.testkit.fault_proxy import FaultProxy, cuts
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
@@ -28,12 +28,6 @@ window.watchFlashes = () => {
 };
 """
 """Counts the frames in which the timeline was empty."""
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as browser:
-        yield browser
 
 
 @pytest_asyncio.fixture(loop_scope="module")

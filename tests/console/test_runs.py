@@ -8,15 +8,9 @@ import pytest_asyncio
 from playwright.async_api import Browser, expect
 
 from tests.console.watching import Watched, ended, looking, start, watched
-from tests.testkit.chromium import chromium, inaccessible, shot
+from tests.testkit.chromium import inaccessible, shot
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as browser:
-        yield browser
 
 
 @pytest_asyncio.fixture(loop_scope="module")

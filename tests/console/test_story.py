@@ -4,16 +4,15 @@ killed. start → plan → approval edited → correction → cancel.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from tests.cli.console import PATIENCE_S, Served, Terminal
 from tests.console.watching import looking
-from tests.testkit.chromium import chromium, shot
+from tests.testkit.chromium import shot
 from tests.testkit.fault_proxy import FaultProxy, cuts
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
@@ -39,12 +38,6 @@ agents:
 """
 
 MILLISECONDS = 1000 * PATIENCE_S
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -7,15 +7,9 @@ import pytest_asyncio
 from playwright.async_api import Browser, expect
 
 from tests.console.watching import HOSTILE, MEASURED, Watched, ended, looking, start, watched
-from tests.testkit.chromium import chromium, shot
+from tests.testkit.chromium import shot
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as browser:
-        yield browser
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -7,7 +7,7 @@ import { useChanges } from "../steering/subscribed.js";
 import { PlainText } from "../text/plain.js";
 import { safeInline } from "../text/safe.js";
 import { useListed } from "./listed.js";
-import { Problem, RunLink, When } from "./parts.js";
+import { Cards, RunLink, When } from "./parts.js";
 import "./pages.css";
 
 const KINDS: readonly { readonly kind: string; readonly name: string }[] = [
@@ -74,32 +74,20 @@ export function DeadLettersPage({ client }: { client: Client }) {
               </button>
             ))}
         </div>
-        <p class="visually-hidden" role="status">
-          {said}
-        </p>
-        <Problem text={listed.problem} again={listed.again} />
-        {listed.items === undefined ? (
-          listed.problem === "" && <p class="muted">Loading.</p>
-        ) : listed.items.length === 0 ? (
-          <div class="card empty">
-            <p>Nothing here.</p>
-            <p>
-              Tool calls that failed for good or whose outcome nobody knows, and webhooks that were not taken, are kept
-              here until you dismiss them.
-            </p>
-          </div>
-        ) : (
-          <ul class="cards">
-            {listed.items.map((letter) => (
-              <LetterCard key={letter.id} letter={letter} dismiss={() => dismiss(letter)} />
-            ))}
-          </ul>
-        )}
-        {listed.more !== undefined && (
-          <button type="button" onClick={listed.more}>
-            Show more
-          </button>
-        )}
+        <Cards
+          listed={listed}
+          said={said}
+          empty={
+            <>
+              <p>Nothing here.</p>
+              <p>
+                Tool calls that failed for good or whose outcome nobody knows, and webhooks that were not taken, are
+                kept here until you dismiss them.
+              </p>
+            </>
+          }
+          card={(letter) => <LetterCard key={letter.id} letter={letter} dismiss={() => dismiss(letter)} />}
+        />
       </div>
     </main>
   );

@@ -7,7 +7,7 @@ import { useChanges } from "../steering/subscribed.js";
 import { scopeName } from "../steering/words.js";
 import { safeInline } from "../text/safe.js";
 import { useListed } from "./listed.js";
-import { inWords, Problem, RunLink, When } from "./parts.js";
+import { Cards, inWords, RunLink, When } from "./parts.js";
 import "./pages.css";
 
 export function GrantsPage({ client }: { client: Client }) {
@@ -34,32 +34,20 @@ export function GrantsPage({ client }: { client: Client }) {
             in runs that are under way.
           </p>
         </div>
-        <p class="visually-hidden" role="status">
-          {said}
-        </p>
-        <Problem text={listed.problem} again={listed.again} />
-        {listed.items === undefined ? (
-          listed.problem === "" && <p class="muted">Loading.</p>
-        ) : listed.items.length === 0 ? (
-          <div class="card empty">
-            <p>No grants.</p>
-            <p>
-              When a call waits for your approval, you can also approve later calls of its tool: in the conversation, or
-              always. Such grants are listed here. One for the rest of a run ends with the run.
-            </p>
-          </div>
-        ) : (
-          <ul class="cards">
-            {listed.items.map((grant) => (
-              <GrantCard key={grant.grant_id} grant={grant} revoke={() => revoke(grant)} />
-            ))}
-          </ul>
-        )}
-        {listed.more !== undefined && (
-          <button type="button" onClick={listed.more}>
-            Show more
-          </button>
-        )}
+        <Cards
+          listed={listed}
+          said={said}
+          empty={
+            <>
+              <p>No grants.</p>
+              <p>
+                When a call waits for your approval, you can also approve later calls of its tool: in the conversation,
+                or always. Such grants are listed here. One for the rest of a run ends with the run.
+              </p>
+            </>
+          }
+          card={(grant) => <GrantCard key={grant.grant_id} grant={grant} revoke={() => revoke(grant)} />}
+        />
       </div>
     </main>
   );

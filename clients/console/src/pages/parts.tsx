@@ -1,4 +1,6 @@
-import type { ComponentChildren } from "preact";
+import type { ComponentChildren, VNode } from "preact";
+
+import type { Listed } from "./listed.js";
 
 /** A time in words, in the reader's time zone. */
 export const inWords = (time: Date): string =>
@@ -24,5 +26,39 @@ export function Problem({ text, again }: { text: string; again: () => void }) {
         Try again
       </button>
     </div>
+  );
+}
+
+export interface CardsOptions<Item> {
+  readonly listed: Listed<Item>;
+  /** What was done last, for those who hear the page. */
+  readonly said: string;
+  /** Instead of a list without items. */
+  readonly empty: ComponentChildren;
+  /** One item's card, with its key. */
+  readonly card: (item: Item) => VNode;
+}
+
+/** A list as cards: what is wrong with it, what is in it, and its next page. */
+export function Cards<Item>({ listed, said, empty, card }: CardsOptions<Item>) {
+  return (
+    <>
+      <p class="visually-hidden" role="status">
+        {said}
+      </p>
+      <Problem text={listed.problem} again={listed.again} />
+      {listed.items === undefined ? (
+        listed.problem === "" && <p class="muted">Loading.</p>
+      ) : listed.items.length === 0 ? (
+        <div class="card empty">{empty}</div>
+      ) : (
+        <ul class="cards">{listed.items.map(card)}</ul>
+      )}
+      {listed.more !== undefined && (
+        <button type="button" onClick={listed.more}>
+          Show more
+        </button>
+      )}
+    </>
   );
 }
