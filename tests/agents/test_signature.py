@@ -145,6 +145,7 @@ async def test_a_tool_is_still_its_function():
 
 
 async def untyped(a) -> None: ...
+async def hidden(__a: int) -> None: ...  # noqa: PYI063
 async def star(*a: int) -> None: ...
 async def keywords(**a: int) -> None: ...
 async def container(a: list[Database]) -> None: ...
@@ -166,6 +167,7 @@ async def described(a: int) -> None:
     ("declare", "says"),
     [
         (lambda: tool(untyped), "has no type"),
+        (lambda: tool(hidden), "cannot begin with two underscores"),
         (lambda: tool(star), "ordinary"),
         (lambda: tool(keywords), "ordinary"),
         (lambda: tool(container), "JSON cannot carry"),

@@ -248,7 +248,7 @@ async def test_what_there_is_now(house: House) -> None:
             assert found["midstream_reader_lag_events_max"] > 0
             assert found["midstream_reader_lag_events"] == found["midstream_reader_lag_events_max"]
             # What is in its connection's own buffers was taken already.
-            assert 100_000 < found["midstream_reader_lag_bytes_max"] < 12_500_000
+            assert 10_000 < found["midstream_reader_lag_bytes_max"] < 12_500_000
             slow.transport.abort()
         house.agents.gates["b"].opened.set()
         await peer.until("run.completed")

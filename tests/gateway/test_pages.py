@@ -142,7 +142,6 @@ async def test_text_is_compressed_for_who_takes_that(console: House, offered: st
         "/fingerprint.txt",
         "/index.html.bak",
         "/manifest.webmanifest",
-        "/docs/",
     ],
 )
 async def test_nothing_else_of_the_disk_can_be_had(console: House, path: str) -> None:
@@ -182,6 +181,13 @@ async def test_below_a_prefix_the_page_is_the_same_and_links_are_its_own(console
         assert (await outer.http.get("/agents/docs")).status_code == 200
         links = (await outer.http.get("/agents/", headers={"accept": "application/json"})).json()["links"]
         assert (await outer.http.get(links["schema"])).status_code == 200
+
+
+async def test_a_slash_too_many_leads_to_the_page(console: House) -> None:
+    answer = await console.server.http.get("/docs/", headers=BROWSER)
+    assert (answer.status_code, answer.headers["location"]) == (308, "../docs")
+    answer = await console.server.http.get("/docs/", headers=BROWSER, follow_redirects=True)
+    assert "The protocol" in answer.text
 
 
 async def test_a_checkout_without_it_says_how_to_build_it(

@@ -97,6 +97,7 @@ class Pages:
         return [
             Route("/", self._index, methods=["GET"]),
             Route("/docs", self._docs, methods=["GET"]),
+            Route("/docs/", _without_slash, methods=["GET"]),
             Route("/assets/{name}", self._asset, methods=["GET"]),
             *(Route(f"/{name}", self._beside, methods=["GET"]) for name in _BESIDE),
         ]
@@ -168,6 +169,11 @@ def _loaded(path: Path, version: tuple[int, int]) -> _File:
         etag=f'W/"{hashlib.sha256(body).hexdigest()[:20]}"',
         media_type=_TYPES.get(path.suffix, "application/octet-stream"),
     )
+
+
+async def _without_slash(_request: Request) -> Response:
+    # The page finds its parts beside it, so it has one address; relative, because of prefixes.
+    return Response(status_code=308, headers={"location": "../docs"})
 
 
 def _answer(request: Request, file: _File, headers: dict[str, str]) -> Response:

@@ -49,6 +49,8 @@ def read_signature(fn: Callable[..., Any], *, name: str, description: str | None
         where = f"tool {name}: parameter {parameter.name!r}"
         if parameter.kind not in _BY_NAME:
             raise BadTool(f"{where} must be an ordinary one: the model names its arguments")
+        if parameter.name.startswith("__"):
+            raise BadTool(f"{where} cannot begin with two underscores: give it another name")
         if parameter.name not in hints:
             raise BadTool(f"{where} has no type; annotate it, the model's arguments are checked against it")
         hint = hints[parameter.name]
