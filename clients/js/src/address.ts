@@ -21,7 +21,8 @@ export function addressOf(given: string | URL): URL {
   if (url.username || url.password) throw bad("no password belongs in a URL: give getToken");
   url.protocol = protocol;
   url.search = url.hash = "";
-  if (!url.pathname.endsWith("/")) url.pathname += "/";
+  // Some give the WebSocket's own address: it names the server as well.
+  url.pathname = url.pathname.replace(/\/v1(\/ws)?\/?$/, "").replace(/\/?$/, "/");
   return url;
 }
 

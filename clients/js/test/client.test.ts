@@ -14,6 +14,9 @@ class Shelf {
 
 describe("an address", () => {
   it.each([
+    ["ws://localhost:1/agents/v1/ws", "http://localhost:1/agents/"],
+    ["http://localhost:1/v1/", "http://localhost:1/"],
+    ["http://localhost:1/v12", "http://localhost:1/v12/"],
     ["http://a.example", "http://a.example/"],
     ["https://a.example/agents", "https://a.example/agents/"],
     ["ws://a.example:81/x/?q=1#h", "http://a.example:81/x/"],

@@ -1,10 +1,12 @@
 """Where a server is. One URL names it; the WebSocket's address and the rest are made from it. Pure."""
 
 import ipaddress
+import re
 from typing import Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
 _WEB: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+_DOOR: Final = re.compile(r"/v1(/ws)?/?$")
 _SOCKET: Final = {"http": "ws", "https": "wss"}
 
 
@@ -24,7 +26,8 @@ class Address:
             raise BadAddress(f"{url!r} is no server address ({wrong}); use one such as http://127.0.0.1:8484") from None
         if parts.scheme not in _WEB or not self.host:
             raise BadAddress(f"{url!r} is no server address; use one such as http://127.0.0.1:8484")
-        self._parts = (_WEB[parts.scheme], parts.netloc, parts.path.rstrip("/"))
+        # Some give the WebSocket's own address: it names the server as well.
+        self._parts = (_WEB[parts.scheme], parts.netloc, _DOOR.sub("", parts.path).rstrip("/"))
 
     def __str__(self) -> str:
         return self.web()
