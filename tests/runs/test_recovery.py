@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from midstream.runs import Limits, Port
 from midstream.runs.keys import namespace
@@ -78,14 +79,17 @@ async def test_a_run_that_crashes_its_server_again_and_again_is_ended(house: Ope
 
     server = await house(body, limits=Limits(max_recoveries=3))
     run = await server.start()
-    for _ in range(4):
-        reader = await server.attach(run)
-        await reader.until("tool.started")
-        await server.crash()
-        await server.open()
-        reader = await server.attach(run)
-    events = await server.log(run)
+    with capture_logs() as logs:
+        for _ in range(4):
+            reader = await server.attach(run)
+            await reader.until("tool.started")
+            await server.crash()
+            await server.open()
+            reader = await server.attach(run)
+        events = await server.log(run)
     assert (events[-1].type, events[-1].payload.code) == ("run.failed", "crash_loop")
+    (told,) = [line for line in logs if "given up" in line["event"]]
+    assert told["error_id"] == events[-1].payload.error_id != ""
     assert [e.payload.outcome for e in events if e.type == "tool.failed"] == ["unknown"]
 
 
@@ -288,9 +292,11 @@ async def test_an_agent_that_is_gone(house: Open) -> None:
     await server.open()
     assert server.registry.missing_agents == {f"{namespace(ME.id)}.{run}": "a"}
     assert (await server.send(run, RunCorrect(text="x"))).code == "not_steerable"
-    await server.clock.advance(11)
-    end = (await server.log(run))[-1]
+    with capture_logs() as logs:
+        await server.clock.advance(11)
+        end = (await server.log(run))[-1]
     assert (end.type, end.payload.code) == ("run.failed", "app_changed")
+    assert [line["error_id"] for line in logs if "given up" in line["event"]] == [end.payload.error_id]
     assert server.registry.missing_agents == {}
     server.agents.program, server.agents.rules = known  # type: ignore[method-assign]
 

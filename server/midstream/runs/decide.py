@@ -158,10 +158,11 @@ def _recovered(door: Door, item: Recovered) -> Decision:
     if state.cancelling is not None:
         return Decision(events=cancelled(state))
     if item.gone is not None:
-        return Decision(events=failed(state, code="app_changed", text=item.gone, retryable=False, error_id=""))
+        gone = failed(state, code="app_changed", text=item.gone, retryable=False, error_id=item.error_id)
+        return Decision(events=gone)
     if state.recoveries >= door.limits.max_recoveries and not item.in_order:
         text = "The run was interrupted again and again without getting further."
-        return Decision(events=failed(state, code="crash_loop", text=text, retryable=True, error_id=""))
+        return Decision(events=failed(state, code="crash_loop", text=text, retryable=True, error_id=item.error_id))
     waiting = state.rests()
     payloads: list[Payload] = []
     if not waiting and not item.in_order:

@@ -90,11 +90,12 @@ class ProgramEnded(Struct, kw_only=True, frozen=True):
 
 class Recovered(Struct, kw_only=True, frozen=True):
     """A new actor took the run over. `gone`: no program can continue it, and why. `in_order`: the one before handed it
-    over, and nothing was lost.
+    over, and nothing was lost. `error_id` is what its failure is called, if the run is given up.
     """
 
     gone: str | None = None
     in_order: bool = False
+    error_id: str = ""
 
 
 class HandedOver(Struct, kw_only=True, frozen=True):

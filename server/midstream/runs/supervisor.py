@@ -264,9 +264,12 @@ class Supervisor:
             raise
         if self.draining:
             return None
-        recovered = Recovered(in_order=left_in_order(loaded.journal, state.head))
+        error_id = new_id("err")
+        recovered = Recovered(in_order=left_in_order(loaded.journal, state.head), error_id=error_id)
         if recovered.in_order:
             count_woken()
+        elif state.recoveries >= self._limits.max_recoveries and not state.ended:
+            _log.error("a run that broke off again and again is given up", run=lease.run, error_id=error_id)
         return self.take_up(loaded, state, lease, recovered=recovered)
 
     def _wait_for_agent(self, actor: Actor) -> None:
@@ -276,7 +279,9 @@ class Supervisor:
         text = f"This server has no agent “{agent}” any more, so the run cannot go on."
 
         def give_up() -> None:
-            actor.mailbox.put_control(Recovered(gone=text))
+            error_id = new_id("err")
+            _log.error("a run whose agent is gone is given up", run=actor.run, agent=agent, error_id=error_id)
+            actor.mailbox.put_control(Recovered(gone=text, error_id=error_id))
 
         self._timers[actor.run] = self._clock.call_later(self._limits.app_changed_after_s, give_up)
 
